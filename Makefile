@@ -1,0 +1,79 @@
+# Calibrant's habits. `make help` lists them.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+DATA ?= .data
+CORPUS ?= ../shared/corpus
+
+# One thread for torch: two threads on a busy two-core machine cost tens of times more.
+export OMP_NUM_THREADS ?= 1
+export TOKENIZERS_PARALLELISM ?= false
+
+.PHONY: help
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
+
+# The lock pins versions only. torch comes first: other packages ask for a range of it.
+$(VENV)/.installed: requirements.lock pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$$(grep '^torch==' requirements.lock)"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	touch $@
+
+.PHONY: install
+install: $(VENV)/.installed ## Make .venv with the pinned dependencies
+
+.PHONY: demo
+demo: install ## Everything up, and the main job on the starter corpus (ONCE=1 exits when done)
+	$(BIN)/calibrant --data-dir $(DATA) demo $(if $(ONCE),--once) $(if $(PORT),--port $(PORT))
+
+.PHONY: up
+up: install ## Web, worker and broker, until Ctrl-C
+	$(BIN)/calibrant --data-dir $(DATA) up $(if $(PORT),--port $(PORT))
+
+.PHONY: services
+services: ## Debian's Chromium and PostgreSQL, when they are missing (for the tests)
+	./scripts/install_test_services.sh
+
+.PHONY: test
+test: install services ## Every test, from unit to a real browser
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+
+.PHONY: browser-test
+browser-test: install services ## The browser tests alone
+	$(BIN)/python -m pytest tests/browser $(ARGS)
+
+.PHONY: lint
+lint: install ## ruff, mypy strict, djlint, import contracts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/djlint templates --check --quiet
+	$(BIN)/djlint templates --lint --quiet
+	$(BIN)/lint-imports
+
+.PHONY: fix
+fix: install ## Let ruff and djlint mend what they can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/djlint templates --reformat --quiet
+
+.PHONY: lock
+lock: install ## Write requirements.lock from what is installed (names and versions only)
+	$(BIN)/python -m pip freeze --exclude-editable --exclude pip --exclude setuptools | sed 's/+cpu$$//' > requirements.lock
+
+.PHONY: corpus
+corpus: install ## Make demo/corpus again from CORPUS
+	$(BIN)/python -m scripts.make_corpus_packs $(CORPUS)
+
+.PHONY: demo-model
+demo-model: install ## Train demo/model again, with the same seed (half an hour)
+	$(BIN)/python -m scripts.train_demo_model
+
+.PHONY: screenshots
+screenshots: install services ## Pictures of every page, light and dark, wide and phone
+	$(BIN)/python -m scripts.screenshots

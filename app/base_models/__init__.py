@@ -1,0 +1,1 @@
+"""Base models: what is quantized."""

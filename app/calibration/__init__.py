@@ -1,0 +1,1 @@
+"""Calibration sets: composing, rendering, counting, building."""

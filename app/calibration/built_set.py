@@ -1,0 +1,176 @@
+"""A calibration set on disk: an immutable directory named by the hash of its manifest.
+
+``rows.parquet`` holds the rendered rows in the order they are fed, ``manifest.json`` what they
+were made from (``identity``, whose hash is the id), what came out (``report``) and the hash of
+every file. The manifest is written last: a directory that has one is whole.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import BaseModel
+
+from app.calibration.totals import Shortfall
+from app.errors import NotFound, Refused
+from app.facets import Facet
+
+MANIFEST = "manifest.json"
+ROWS = "rows.parquet"
+ID_LENGTH = 16
+
+ROW_SCHEMA = pa.schema(
+    [
+        ("row_id", pa.string()),
+        ("source", pa.string()),
+        ("slice", pa.string()),
+        ("spoken_language", pa.string()),
+        ("programming_language", pa.string()),
+        ("domain", pa.string()),
+        ("license", pa.string()),
+        ("text", pa.string()),
+        ("input_ids", pa.list_(pa.int32())),
+        ("fed_tokens", pa.int32()),
+        ("named_tokens", pa.int32()),
+    ]
+)
+
+
+class FacetAmount(BaseModel):
+    """Rows of one facet value, the tokens of their content (``fed_tokens``), and the tokens of
+    rows whose value only their prompt names (``named_tokens``)."""
+
+    rows: int = 0
+    fed_tokens: int = 0
+    named_tokens: int = 0
+
+
+class SetAside(BaseModel):
+    """A row the chat template refused."""
+
+    source: str
+    row: str
+    reason: str
+
+
+class SliceReport(BaseModel):
+    """One slice of a built set: the tokens its weight asked for, and what it got."""
+
+    name: str
+    budget: int
+    tokens: int
+    rows: int
+
+
+class Report(BaseModel):
+    """What came out of a build. ``tokens`` counts whole rows, prompt and template included;
+    ``cut_tokens`` those lost at the maximum length."""
+
+    rows: int
+    tokens: int
+    cut_tokens: int
+    facets: dict[Facet, dict[str, FacetAmount]]
+    slices: list[SliceReport]
+    set_aside: list[SetAside]
+    shortfalls: list[Shortfall]
+    warnings: list[str]
+
+
+@dataclass(frozen=True)
+class BuiltSet:
+    """A built set: where it lies, what it is made from and what is in it."""
+
+    directory: Path
+    id: str
+    identity: dict[str, Any]
+    report: Report
+
+    @property
+    def name(self) -> str:
+        """The name its composition gives it."""
+        return str(self.identity["spec"]["name"])
+
+    @property
+    def rows(self) -> int:
+        """Rows in the set."""
+        return self.report.rows
+
+    @property
+    def tokens(self) -> int:
+        """Tokens in the set."""
+        return self.report.tokens
+
+    @property
+    def facets(self) -> dict[Facet, dict[str, FacetAmount]]:
+        """Amounts by facet and value."""
+        return self.report.facets
+
+    @property
+    def set_aside(self) -> list[SetAside]:
+        """Rows the template refused."""
+        return self.report.set_aside
+
+    @property
+    def shortfalls(self) -> list[Shortfall]:
+        """Values that could not be filled."""
+        return self.report.shortfalls
+
+    @property
+    def warnings(self) -> list[str]:
+        """Sentences for the person."""
+        return self.report.warnings
+
+    @property
+    def manifest_file(self) -> Path:
+        """The manifest on disk."""
+        return self.directory / MANIFEST
+
+    @property
+    def rows_file(self) -> Path:
+        """The rows on disk."""
+        return self.directory / ROWS
+
+    def table(self, columns: list[str] | None = None) -> pa.Table:
+        """The rows, all columns or some."""
+        return pq.read_table(self.rows_file, columns=columns)
+
+    def as_json(self) -> dict[str, Any]:
+        """The document of ``calibrant sets build --json``."""
+        head = {"id": self.id, "name": self.name, "manifest": str(self.manifest_file)}
+        return {**head, **self.report.model_dump(mode="json")}
+
+
+def set_id(identity: dict[str, Any]) -> str:
+    """The name of a set: the first 16 hex digits of the SHA-256 of its canonical identity."""
+    return hashlib.sha256(canonical(identity)).hexdigest()[:ID_LENGTH]
+
+
+def canonical(document: object) -> bytes:
+    """JSON in one way of writing it: sorted keys, no spaces, UTF-8."""
+    text = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return text.encode()
+
+
+def load_built_set(directory: Path) -> BuiltSet:
+    """A built set from its directory.
+
+    Raises NotFound when there is none, Refused when its manifest is not what its name says.
+    """
+    file = directory / MANIFEST
+    if not file.is_file():
+        raise NotFound(f"There is no built set in {directory}: it has no {MANIFEST}.")
+    try:
+        manifest = json.loads(file.read_text(encoding="utf-8"))
+        identity = manifest["identity"]
+        report = Report.model_validate(manifest["report"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise Refused(f"{file} is not the manifest of a built set: {error!r}.") from error
+    if manifest.get("id") != set_id(identity):
+        raise Refused(f"{file} was changed after it was built: its id does not fit its content.")
+    return BuiltSet(directory, manifest["id"], identity, report)

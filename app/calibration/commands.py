@@ -1,0 +1,107 @@
+"""``calibrant sets``: calibration sets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+import yaml
+from pydantic import ValidationError
+from rich.console import Console
+from rich.progress import Progress
+from sqlmodel import Session
+
+from app.base_models.models import BaseModelRecord
+from app.calibration import service
+from app.calibration.building import build_set
+from app.calibration.models import CalibrationSet
+from app.calibration.spec import SetSpec
+from app.calibration.starter import software_engineer
+from app.console import Json, complain, installed, say, tell, wide
+from app.errors import CompositionRefused
+
+STARTER = "starter"
+
+app = typer.Typer(help="Calibration sets.", no_args_is_help=True)
+
+
+@app.command("list")
+def list_(json: Json = False) -> None:
+    """Every saved set."""
+    with installed() as (session, _):
+        saved = service.list_sets(session)
+    if json:
+        say([one.model_dump(mode="json") for one in saved])
+        return
+    tell(*(wide(one.id, one.name) for one in saved))
+
+
+@app.command()
+def build(
+    set_: Annotated[
+        str, typer.Argument(metavar="SET", help="A saved set's id, a YAML file, or 'starter'.")
+    ],
+    model: Annotated[str, typer.Option(help="A model directory, or an added model's id.")],
+    json: Json = False,
+) -> None:
+    """Build a set for a model: choose its rows, render and tokenize them."""
+    with installed() as (session, settings):
+        spec = find_spec(session, set_)
+        directory = _model_directory(session, model)
+        service.index_for(settings, spec, directory)
+        with _progress("Rows") as advance:
+            built = build_set(
+                spec,
+                tokenizer_dir=directory,
+                sets_dir=settings.sets_dir,
+                index_dir=settings.index_dir,
+                progress=advance,
+            )
+    if json:
+        say(built.as_json())
+        return
+    for warning in built.warnings:
+        complain(warning)
+    tell(
+        wide("id", built.id),
+        wide("rows", f"{built.rows:,}"),
+        wide("tokens", f"{built.tokens:,}"),
+        wide("set aside", f"{len(built.set_aside):,} rows"),
+        wide("directory", str(built.directory)),
+    )
+
+
+def find_spec(session: Session, name: str) -> SetSpec:
+    """The composition somebody means: the starter, a saved set's id, or a YAML file.
+
+    Raises CompositionRefused when the file is not a composition, NotFound for another name.
+    """
+    if name == STARTER:
+        return software_engineer()
+    if session.get(CalibrationSet, name) or not Path(name).is_file():
+        return service.spec_of(service.get_set(session, name))
+    try:
+        return SetSpec.model_validate(yaml.safe_load(Path(name).read_text(encoding="utf-8")))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise CompositionRefused(f"{name} is not YAML: {error}.") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the document"
+        raise CompositionRefused(f"{name}: {where}: {first['msg']}.") from error
+
+
+def _model_directory(session: Session, model: str) -> Path:
+    record = session.get(BaseModelRecord, model)
+    return Path(record.path) if record else Path(model).expanduser().resolve()
+
+
+@contextmanager
+def _progress(name: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar on stderr where that is a terminal, silence elsewhere."""
+    console = Console(stderr=True)
+    with Progress(console=console, disable=not console.is_terminal, transient=True) as progress:
+        bar = progress.add_task(name, total=None)
+        yield lambda done, total: progress.update(bar, completed=done, total=total)

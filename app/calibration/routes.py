@@ -1,0 +1,173 @@
+"""The pages about calibration sets: list, compose, look at."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from fastapi import APIRouter, Request
+from fastapi.responses import Response
+from sqlmodel import Session
+
+from app.calibration import service
+from app.calibration.forms import (
+    SetFields,
+    SliceFields,
+    fields_of_form,
+    fields_of_spec,
+    read_spec,
+)
+from app.calibration.spec import SetSpec
+from app.calibration.views import (
+    ComposeView,
+    SetListView,
+    SetView,
+    TotalsView,
+    compose_view,
+    model_choices,
+    refused_fields,
+    set_list,
+    set_view,
+    starter,
+    totals_view,
+)
+from app.dependencies import SessionDep, SettingsDep
+from app.facets import label_of
+from app.negotiation import (
+    Submission,
+    SubmissionDep,
+    Table,
+    answer,
+    created,
+    takes,
+    validated,
+)
+from app.settings import Settings
+
+router = APIRouter(tags=["sets"])
+
+SET_COLUMNS = ("id", "name", "token_budget", "max_length", "seed", "created_at")
+FACET_COLUMNS = (
+    "facet", "value", "label", "available_rows", "available_tokens", "rows", "tokens", "share",
+)  # fmt: skip
+
+
+@router.get("/sets", response_model=SetListView)
+def sets_page(request: Request, session: SessionDep) -> Response:
+    """Every saved set, the newest first."""
+    view = set_list(session)
+    rows = ([getattr(row, column) for column in SET_COLUMNS] for row in view.sets)
+    return answer(request, view, "sets/list.html", table=Table("sets", SET_COLUMNS, rows))
+
+
+@router.get("/sets/new", response_model=ComposeView)
+def compose_page(
+    request: Request, session: SessionDep, settings: SettingsDep, like: str | None = None
+) -> Response:
+    """The composer, on the starter composition or on a copy of a saved set."""
+    models = model_choices(session)
+    if like is None:
+        spec = starter(settings)
+    else:
+        spec = service.spec_of(service.get_set(session, like))
+    fields = fields_of_spec(spec, models[0].id if models else "")
+    return answer(request, compose_view(session, settings, fields), "sets/new.html")
+
+
+@router.post("/sets/new", response_model=ComposeView)
+def change_composition(
+    request: Request, session: SessionDep, settings: SettingsDep, submission: SubmissionDep
+) -> Response:
+    """The composer with a slice more or less: nothing is saved yet."""
+    fields = fields_of_form(submission.fields)
+    change, _, number = submission.text("change").partition("-")
+    if change == "add":
+        fields.slices.append(SliceFields(name=f"Slice {len(fields.slices) + 1}"))
+    if change == "remove" and number.isdigit() and int(number) < len(fields.slices):
+        del fields.slices[int(number)]
+    return answer(request, compose_view(session, settings, fields), "sets/new.html")
+
+
+@router.post("/sets/totals", response_model=TotalsView)
+def totals_fragment(
+    request: Request, session: SessionDep, settings: SettingsDep, submission: SubmissionDep
+) -> Response:
+    """What a composition would give, while a person works on it."""
+    spec, model_id, wrong = _submitted_spec(submission)
+    view = totals_view(session, settings, spec, model_id, wrong)
+    return answer(request, view, "sets/_totals.html")
+
+
+@router.post("/sets", response_model=SetView, status_code=201, openapi_extra=takes(SetSpec))
+def save_set(
+    request: Request, session: SessionDep, settings: SettingsDep, submission: SubmissionDep
+) -> Response:
+    """Keep a composition. A form that is not right comes back with a sentence at the field."""
+    if submission.is_json:
+        spec = validated(SetSpec, submission.document)
+        saved = service.save_set(session, spec)
+        return created(request, f"/sets/{saved.id}", set_view(session, settings, saved.id))
+    fields = fields_of_form(submission.fields)
+    spec_or_none, errors = read_spec(fields)
+    if spec_or_none is not None:
+        errors = _refusals(session, settings, spec_or_none, fields)
+    if spec_or_none is None or errors:
+        view = compose_view(session, settings, fields, errors)
+        return answer(request, view, "sets/new.html", status=422)
+    saved = service.save_set(session, spec_or_none)
+    model = fields.model_id or None
+    address = f"/sets/{saved.id}" + (f"?model={model}" if model else "")
+    return created(request, address, set_view(session, settings, saved.id, model))
+
+
+@router.get("/sets/{set_id}", response_model=SetView)
+def set_page(
+    request: Request,
+    session: SessionDep,
+    settings: SettingsDep,
+    set_id: str,
+    model: str | None = None,
+) -> Response:
+    """One set: what it asks for and what it gets, sample rows, and the form that starts a job."""
+    view = set_view(session, settings, set_id, model)
+    table = Table(f"set-{view.id}", FACET_COLUMNS, _facet_rows(view.totals))
+    return answer(request, view, "sets/show.html", table=table)
+
+
+def _submitted_spec(submission: Submission) -> tuple[SetSpec | None, str, dict[str, str]]:
+    if submission.is_json:
+        document = dict(submission.document) if isinstance(submission.document, dict) else {}
+        model_id = str(document.pop("model_id", ""))
+        return validated(SetSpec, document), model_id, {}
+    fields = fields_of_form(submission.fields)
+    spec, wrong = read_spec(fields)
+    return spec, fields.model_id, wrong
+
+
+def _refusals(
+    session: Session, settings: Settings, spec: SetSpec, fields: SetFields
+) -> dict[str, str]:
+    """Why the sources cannot give what a form asks for; a model nobody chose refuses nothing."""
+    if not fields.model_id:
+        return {}
+    counted = totals_view(session, settings, spec, fields.model_id)
+    if counted.totals is None:
+        return {"model_id": counted.problem or "This model cannot count tokens."}
+    return refused_fields(counted.totals)
+
+
+def _facet_rows(view: TotalsView) -> Iterator[tuple[Any, ...]]:
+    if view.totals is None:
+        return
+    for facet, amounts in view.totals.facets.items():
+        for value, amount in amounts.items():
+            yield (
+                facet.value,
+                value,
+                label_of(facet, value),
+                amount.available_rows,
+                amount.available_tokens,
+                amount.rows,
+                amount.tokens,
+                round(amount.share, 6),
+            )

@@ -1,0 +1,73 @@
+"""What can be done with calibration sets: save, list, look at, and ask whether they build."""
+
+from __future__ import annotations
+
+import secrets
+from pathlib import Path
+
+from sqlmodel import Session, col, select
+
+from app.calibration.composition import compose
+from app.calibration.index import CorpusIndex, open_index
+from app.calibration.models import CalibrationSet
+from app.calibration.spec import SetSpec
+from app.errors import CompositionRefused, NotFound
+from app.settings import Settings
+
+
+def save_set(session: Session, spec: SetSpec) -> CalibrationSet:
+    """Keep a composition. The same composition saved twice is one set."""
+    document = spec.model_dump(mode="json")
+    for known in session.exec(select(CalibrationSet).where(CalibrationSet.name == spec.name)):
+        if known.spec == document:
+            return known
+    saved = CalibrationSet(id=secrets.token_hex(6), name=spec.name, spec=document)
+    session.add(saved)
+    session.commit()
+    return saved
+
+
+def list_sets(session: Session) -> list[CalibrationSet]:
+    """Every set, the newest first."""
+    return list(
+        session.exec(select(CalibrationSet).order_by(col(CalibrationSet.created_at).desc()))
+    )
+
+
+def get_set(session: Session, set_id: str) -> CalibrationSet:
+    """A set by its id. Raises NotFound."""
+    found = session.get(CalibrationSet, set_id)
+    if found is None:
+        raise NotFound(f"There is no calibration set {set_id!r}.")
+    return found
+
+
+def spec_of(calibration_set: CalibrationSet) -> SetSpec:
+    """The composition of a set."""
+    return SetSpec.model_validate(calibration_set.spec)
+
+
+def index_for(settings: Settings, spec: SetSpec, tokenizer_dir: Path) -> CorpusIndex:
+    """The index of a composition's packs for a model; made at the first call for that model.
+
+    Raises CompositionRefused for a pack that this installation does not use, and ModelRefused
+    for a model without a tokenizer or a chat template.
+    """
+    for pack in spec.packs:
+        if pack not in settings.corpus_packs:
+            raise CompositionRefused(
+                f"The pack {pack!r} is not in use here (CALIBRANT_CORPUS_PACKS is "
+                f"{','.join(settings.corpus_packs)}): take it out of the set."
+            )
+    return open_index(spec.packs, tokenizer_dir, settings.index_dir)
+
+
+def require_buildable(settings: Settings, spec: SetSpec, tokenizer_dir: Path) -> CorpusIndex:
+    """Refuse a composition that cannot be built for a model, and give the index it was held
+    against.
+
+    Raises CompositionRefused and ModelRefused.
+    """
+    index = index_for(settings, spec, tokenizer_dir)
+    compose(spec, index.pool(spec))
+    return index

@@ -1,0 +1,132 @@
+"""Live totals: what a composition would give, while a person works on it."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel
+
+from app.calibration.composition import Composition, Quota, SliceResult, preview, refusals
+from app.calibration.index import CorpusIndex
+from app.calibration.pool import Pool
+from app.calibration.spec import SetSpec
+from app.facets import Facet
+
+
+class Amount(BaseModel):
+    """Rows and tokens available in the sources and predicted in the set; ``share`` is the part
+    of the set's tokens, from 0 to 1."""
+
+    available_rows: int
+    available_tokens: int
+    rows: int
+    tokens: int
+    share: float
+
+
+class SliceAmount(Amount):
+    """One slice; ``budget`` is the tokens its weight asks for. What is available to two slices
+    is counted in both."""
+
+    name: str
+    budget: int
+
+
+class Shortfall(BaseModel):
+    """A value of a balanced facet that cannot be filled, in tokens."""
+
+    slice: str
+    facet: Facet
+    value: str
+    asked: int
+    got: int
+    available: int
+    sentence: str
+
+    @classmethod
+    def of(cls, quota: Quota) -> Shortfall:
+        """A quota that fell short."""
+        return cls(
+            slice=quota.slice,
+            facet=quota.facet,
+            value=quota.value,
+            asked=quota.asked,
+            got=quota.got,
+            available=quota.available,
+            sentence=quota.sentence,
+        )
+
+
+class Totals(Amount):
+    """A composition's totals. ``refusals`` says why it cannot be built, empty when it can."""
+
+    budget: int
+    slices: list[SliceAmount]
+    facets: dict[Facet, dict[str, Amount]]
+    shortfalls: list[Shortfall]
+    warnings: list[str]
+    refusals: list[str]
+
+
+def totals(spec: SetSpec, index: CorpusIndex) -> Totals:
+    """What a set would be made of, from the index alone.
+
+    The prediction is the composition itself, so it is exact. Nothing is refused: a composition
+    that cannot be built says why in ``refusals``. Values nobody asked for are among the facets
+    with what the sources have of them.
+    """
+    pool = index.pool(spec)
+    composition = preview(spec, pool)
+    return Totals(
+        available_rows=len(pool),
+        available_tokens=int(pool.tokens.sum()),
+        rows=len(composition.rows),
+        tokens=composition.tokens,
+        share=1.0 if len(composition.rows) else 0.0,
+        budget=spec.token_budget,
+        slices=[_slice_amount(part, composition.tokens) for part in composition.slices],
+        facets={facet: _facet_amounts(facet, composition) for facet in Facet},
+        shortfalls=[Shortfall.of(quota) for quota in composition.shortfalls],
+        warnings=list(composition.warnings),
+        refusals=list(refusals(spec, composition)),
+    )
+
+
+def _slice_amount(part: SliceResult, total: int) -> SliceAmount:
+    return SliceAmount(
+        name=part.name,
+        budget=part.budget,
+        available_rows=part.available_rows,
+        available_tokens=part.available_tokens,
+        rows=part.rows,
+        tokens=part.tokens,
+        share=part.tokens / total if total else 0.0,
+    )
+
+
+def _facet_amounts(facet: Facet, composition: Composition) -> dict[str, Amount]:
+    """Amounts of every value the pool has, and zeros for those a balanced slice asks in vain."""
+    everything = np.arange(len(composition.pool))
+    available = _rows_and_tokens(facet, composition.pool, everything)
+    chosen = _rows_and_tokens(facet, composition.pool, composition.rows)
+    asked = {quota.value for quota in composition.quotas if quota.facet is facet}
+    nothing = (0, 0)
+    return {
+        value: Amount(
+            available_rows=available.get(value, nothing)[0],
+            available_tokens=available.get(value, nothing)[1],
+            rows=chosen.get(value, nothing)[0],
+            tokens=chosen.get(value, nothing)[1],
+            share=chosen.get(value, nothing)[1] / max(composition.tokens, 1),
+        )
+        for value in sorted(available.keys() | asked)
+    }
+
+
+def _rows_and_tokens(
+    facet: Facet, pool: Pool, rows: NDArray[np.intp]
+) -> dict[str, tuple[int, int]]:
+    column = pool.facets[facet]
+    counts = column.sums(np.ones(len(pool), dtype=np.int64), rows)
+    tokens = column.sums(pool.tokens, rows)
+    return {value: (counts[value], tokens[value]) for value in column.values}

@@ -1,0 +1,271 @@
+"""What the pages about calibration sets show."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+
+from pydantic import BaseModel
+from sqlmodel import Session
+
+from app.base_models import service as base_models
+from app.calibration import service
+from app.calibration.composition import preview
+from app.calibration.forms import SetFields, read_spec
+from app.calibration.models import CalibrationSet
+from app.calibration.spec import SetSpec
+from app.calibration.starter import software_engineer
+from app.calibration.totals import Totals, totals
+from app.errors import CalibrantError
+from app.facets import Facet, label_of, vocabulary
+from app.recipes.schema import DEFAULT_PRESET, PRESETS
+from app.settings import Settings
+from app.sources.starter_corpus import load_rows
+
+SAMPLE_ROWS = 6
+SAMPLE_CHARACTERS = 600
+
+
+class SetRow(BaseModel):
+    """One saved set in a list."""
+
+    id: str
+    name: str
+    slices: list[str]
+    token_budget: int
+    max_length: int
+    seed: int
+    created_at: datetime
+
+
+class SetListView(BaseModel):
+    """Every saved set, the newest first."""
+
+    sets: list[SetRow]
+
+
+class ModelChoice(BaseModel):
+    """A model whose tokenizer can count."""
+
+    id: str
+    name: str
+
+
+class RecipeChoice(BaseModel):
+    """A recipe a job can use."""
+
+    name: str
+    description: str
+    is_default: bool
+
+
+class ValueChoice(BaseModel):
+    """A facet value to tick, with what the sources have of it (None: not counted)."""
+
+    value: str
+    label: str
+    rows: int | None
+    tokens: int | None
+
+
+class TotalsView(BaseModel):
+    """What a composition gives. Without ``totals``, ``problem`` says why they are missing."""
+
+    totals: Totals | None = None
+    problem: str | None = None
+    counted_by: str | None = None
+
+
+class ComposeView(BaseModel):
+    """The composer: the form as it stands, what there is to choose from, the live totals."""
+
+    fields: SetFields
+    errors: dict[str, str]
+    choices: dict[Facet, list[ValueChoice]]
+    models: list[ModelChoice]
+    packs: list[str]
+    totals: TotalsView
+
+
+class SampleRow(BaseModel):
+    """One row of the set, its text shortened to ``SAMPLE_CHARACTERS``."""
+
+    row_id: str
+    slice: str
+    tokens: int | None
+    source: str
+    license: str
+    facets: dict[Facet, str]
+    text: str
+    is_cut: bool
+
+
+class SetView(BaseModel):
+    """One set: what it asks for, what the sources give, sample rows, and what can start."""
+
+    id: str
+    name: str
+    created_at: datetime
+    spec: SetSpec
+    totals: TotalsView
+    samples: list[SampleRow]
+    models: list[ModelChoice]
+    model_id: str | None
+    recipes: list[RecipeChoice]
+
+
+def starter(settings: Settings) -> SetSpec:
+    """The ready composition, over the packs this installation uses."""
+    return software_engineer().model_copy(update={"packs": settings.corpus_packs})
+
+
+def set_list(session: Session) -> SetListView:
+    """Every saved set."""
+    return SetListView(sets=[_set_row(saved) for saved in service.list_sets(session)])
+
+
+def compose_view(
+    session: Session, settings: Settings, fields: SetFields, errors: dict[str, str] | None = None
+) -> ComposeView:
+    """The composer on what was typed so far."""
+    spec, wrong = read_spec(fields)
+    models = model_choices(session)
+    counted = totals_view(session, settings, spec, fields.model_id, wrong)
+    return ComposeView(
+        fields=fields,
+        errors=errors or {},
+        choices={facet: _choices(facet, counted.totals) for facet in Facet},
+        models=models,
+        packs=list(settings.corpus_packs),
+        totals=counted,
+    )
+
+
+def totals_view(
+    session: Session,
+    settings: Settings,
+    spec: SetSpec | None,
+    model_id: str,
+    wrong: dict[str, str] | None = None,
+) -> TotalsView:
+    """What a composition gives, counted by a model's tokenizer, or why it cannot be said."""
+    if spec is None:
+        sentence = next(iter((wrong or {}).values()), "The composition is not complete.")
+        return TotalsView(problem=f"Not counted yet: {sentence}")
+    if not model_id:
+        return TotalsView(problem="Not counted: choose a model, its tokenizer counts the tokens.")
+    try:
+        model = base_models.get_model(session, model_id)
+        index = service.index_for(settings, spec, Path(model.path))
+    except CalibrantError as error:
+        return TotalsView(problem=error.sentence)
+    return TotalsView(totals=totals(spec, index), counted_by=model.name)
+
+
+def refused_fields(counted: Totals) -> dict[str, str]:
+    """Why a composition cannot be built, each sentence at the field that can mend it."""
+    sentences = iter(counted.refusals)
+    errors = {}
+    for number, part in enumerate(counted.slices):
+        if not part.available_rows:
+            errors[f"slice-{number}-name"] = next(sentences)
+    for sentence in sentences:
+        errors["token_budget"] = sentence
+    return errors
+
+
+def set_view(
+    session: Session, settings: Settings, set_id: str, model_id: str | None = None
+) -> SetView:
+    """One set, counted by a model's tokenizer (by default the newest model's). Raises NotFound."""
+    saved = service.get_set(session, set_id)
+    spec = service.spec_of(saved)
+    models = model_choices(session)
+    if model_id is None and models:
+        model_id = models[0].id
+    return SetView(
+        id=saved.id,
+        name=saved.name,
+        created_at=saved.created_at,
+        spec=spec,
+        totals=totals_view(session, settings, spec, model_id or ""),
+        samples=_samples(session, settings, spec, model_id),
+        models=models,
+        model_id=model_id,
+        recipes=recipe_choices(),
+    )
+
+
+def model_choices(session: Session) -> list[ModelChoice]:
+    """Models to choose from, the newest first."""
+    return [ModelChoice(id=m.id, name=m.name) for m in base_models.list_models(session)]
+
+
+def recipe_choices() -> list[RecipeChoice]:
+    """Recipes to choose from."""
+    return [
+        RecipeChoice(
+            name=recipe.name,
+            description=recipe.description,
+            is_default=recipe.name == DEFAULT_PRESET,
+        )
+        for recipe in PRESETS.values()
+    ]
+
+
+def _set_row(saved: CalibrationSet) -> SetRow:
+    spec = service.spec_of(saved)
+    return SetRow(
+        id=saved.id,
+        name=saved.name,
+        slices=[part.name for part in spec.slices],
+        token_budget=spec.token_budget,
+        max_length=spec.max_length,
+        seed=spec.seed,
+        created_at=saved.created_at,
+    )
+
+
+def _choices(facet: Facet, counted: Totals | None) -> list[ValueChoice]:
+    amounts = counted.facets[facet] if counted else {}
+    values = list(vocabulary(facet)) + [v for v in amounts if v not in vocabulary(facet)]
+    return [
+        ValueChoice(
+            value=value,
+            label=label_of(facet, value),
+            rows=(amounts[value].available_rows if value in amounts else 0) if counted else None,
+            tokens=(amounts[value].available_tokens if value in amounts else 0)
+            if counted
+            else None,
+        )
+        for value in values
+    ]
+
+
+def _samples(
+    session: Session, settings: Settings, spec: SetSpec, model_id: str | None
+) -> list[SampleRow]:
+    """The first rows of the set: it is in random order, so they are a sample of it."""
+    if model_id is None:
+        return []
+    try:
+        model = base_models.get_model(session, model_id)
+        pool = service.index_for(settings, spec, Path(model.path)).pool(spec)
+    except CalibrantError:
+        return []
+    composition = preview(spec, pool)
+    rows = {row["id"]: row for row in load_rows(spec.packs, spec.split)}
+    picked = zip(composition.row_ids, composition.slice_names, composition.rows, strict=True)
+    return [
+        SampleRow(
+            row_id=row_id,
+            slice=slice_name,
+            tokens=int(pool.tokens[position]),
+            source=rows[row_id]["source"],
+            license=rows[row_id]["license"],
+            facets={facet: rows[row_id][facet.value] for facet in Facet if rows[row_id][facet]},
+            text=rows[row_id]["text"][:SAMPLE_CHARACTERS],
+            is_cut=len(rows[row_id]["text"]) > SAMPLE_CHARACTERS,
+        )
+        for row_id, slice_name, position in list(picked)[:SAMPLE_ROWS]
+    ]

@@ -1,0 +1,1 @@
+"""Checkpoints: what a job exported, to look at and to download."""

@@ -1,0 +1,65 @@
+"""The pages about checkpoints, and the download of their files."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request
+from fastapi.responses import FileResponse, PlainTextResponse, Response
+
+from app.checkpoints import service
+from app.checkpoints.views import (
+    CheckpointListView,
+    CheckpointView,
+    checkpoint_list,
+    checkpoint_view,
+    checksums,
+)
+from app.dependencies import SessionDep
+from app.negotiation import Table, answer
+
+router = APIRouter(tags=["checkpoints"])
+
+COLUMNS = (
+    "id", "name", "job_id", "is_verified", "problems", "files", "bytes_before", "bytes_after",
+    "created_at",
+)  # fmt: skip
+FILE_COLUMNS = ("name", "size_bytes", "sha256")
+
+
+@router.get("/checkpoints", response_model=CheckpointListView)
+def checkpoints_page(request: Request, session: SessionDep) -> Response:
+    """Every checkpoint, the newest first."""
+    view = checkpoint_list(session)
+    rows = ([getattr(row, column) for column in COLUMNS] for row in view.checkpoints)
+    return answer(
+        request, view, "checkpoints/list.html", table=Table("checkpoints", COLUMNS, rows)
+    )
+
+
+@router.get("/checkpoints/{checkpoint_id}", response_model=CheckpointView)
+def checkpoint_page(request: Request, session: SessionDep, checkpoint_id: str) -> Response:
+    """One checkpoint: files, verification, sizes, commands."""
+    view = checkpoint_view(session, checkpoint_id, str(request.base_url).rstrip("/"))
+    rows = ([getattr(file, column) for column in FILE_COLUMNS] for file in view.files)
+    table = Table(f"checkpoint-{checkpoint_id}", FILE_COLUMNS, rows)
+    return answer(request, view, "checkpoints/show.html", table=table)
+
+
+@router.get("/checkpoints/{checkpoint_id}/SHA256SUMS", response_class=PlainTextResponse)
+def checkpoint_checksums(session: SessionDep, checkpoint_id: str) -> Response:
+    """The files' SHA-256 as ``sha256sum -c`` reads them."""
+    return PlainTextResponse(checksums(service.get_checkpoint(session, checkpoint_id)))
+
+
+@router.head("/checkpoints/{checkpoint_id}/files/{name:path}", include_in_schema=False)
+@router.get("/checkpoints/{checkpoint_id}/files/{name:path}", response_class=FileResponse)
+def checkpoint_file(session: SessionDep, checkpoint_id: str, name: str) -> Response:
+    """One file, whole or in ranges (Range, If-Range)."""
+    path, file = service.file_of(service.get_checkpoint(session, checkpoint_id), name)
+    return FileResponse(
+        path,
+        filename=path.name,
+        media_type="application/octet-stream",
+        # The content's own name: a range asked for with If-Range is of the same bytes, whatever
+        # happened to the file's times.
+        headers={"etag": f'"{file.sha256}"'},
+    )

@@ -1,0 +1,63 @@
+"""What can be done with checkpoints: list, look at, and find the file to send."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sqlmodel import Session, col, select
+
+from app.checkpoints.models import Checkpoint
+from app.errors import CheckpointRefused, NotFound
+from app.jobs.models import Job
+from app.jobs.spec import CheckpointFile, JobResult
+
+
+def record_checkpoint(session: Session, job: Job, result: JobResult) -> Checkpoint | None:
+    """Keep what a job exported; None when it exported nothing. The caller commits."""
+    if result.checkpoint is None or result.verification is None:
+        return None
+    checkpoint = Checkpoint(
+        id=job.id,
+        job_id=job.id,
+        name=job.name,
+        path=str(result.checkpoint),
+        bytes_before=result.bytes_before or 0,
+        bytes_after=result.bytes_after or 0,
+        files=[file.model_dump(mode="json") for file in result.files],
+        verification=result.verification.model_dump(mode="json"),
+    )
+    session.add(checkpoint)
+    return checkpoint
+
+
+def list_checkpoints(session: Session) -> list[Checkpoint]:
+    """Every checkpoint, the newest first."""
+    return list(session.exec(select(Checkpoint).order_by(col(Checkpoint.created_at).desc())))
+
+
+def get_checkpoint(session: Session, checkpoint_id: str) -> Checkpoint:
+    """A checkpoint by its id. Raises NotFound."""
+    checkpoint = session.get(Checkpoint, checkpoint_id)
+    if checkpoint is None:
+        raise NotFound(f"There is no checkpoint {checkpoint_id!r}.")
+    return checkpoint
+
+
+def file_of(checkpoint: Checkpoint, name: str) -> tuple[Path, CheckpointFile]:
+    """Where a file of a checkpoint lies, and what is known of it.
+
+    Only a name that the checkpoint lists is looked for, so no name leads out of its directory.
+    Raises NotFound for another name, CheckpointRefused when the file is gone or its size changed.
+    """
+    for document in checkpoint.files:
+        file = CheckpointFile.model_validate(document)
+        if file.name != name:
+            continue
+        path = Path(checkpoint.path) / file.name
+        if not path.is_file() or path.stat().st_size != file.size_bytes:
+            raise CheckpointRefused(
+                f"{path} is gone or was changed after the export: verify the checkpoint, "
+                "or run its job again."
+            )
+        return path, file
+    raise NotFound(f"Checkpoint {checkpoint.id} has no file {name!r}.")

@@ -1,0 +1,137 @@
+"""What the pages about checkpoints show."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from datetime import datetime
+from urllib.parse import quote
+
+from pydantic import BaseModel
+from sqlmodel import Session
+
+from app.checkpoints import service
+from app.checkpoints.models import Checkpoint
+from app.jobs.service import get_job
+from app.jobs.spec import CheckpointFile, Evaluation, JobResult, Verification
+
+PROBLEMS_SHOWN = 20
+
+
+class CheckpointRow(BaseModel):
+    """One checkpoint in a list. ``ratio`` is its size over that of the model it is made from."""
+
+    id: str
+    name: str
+    job_id: str
+    is_verified: bool
+    problems: int
+    files: int
+    bytes_before: int
+    bytes_after: int
+    ratio: float | None
+    created_at: datetime
+
+
+class CheckpointListView(BaseModel):
+    """Every checkpoint, the newest first."""
+
+    checkpoints: list[CheckpointRow]
+
+
+class FileView(CheckpointFile):
+    """One file and the address it is downloaded from."""
+
+    address: str
+
+
+class Commands(BaseModel):
+    """What to type where the checkpoint goes. ``base`` is this server's address."""
+
+    download: str
+    check: str
+    vllm: str
+    sglang: str
+
+
+class CheckpointView(BaseModel):
+    """One checkpoint: is it whole, how good is it, how is it fetched and served."""
+
+    checkpoint: CheckpointRow
+    path: str
+    recipe: str | None
+    model_id: str
+    set_id: str
+    files: list[FileView]
+    verification: Verification
+    evaluation: Evaluation | None
+    commands: Commands
+
+
+def checkpoint_list(session: Session) -> CheckpointListView:
+    """Every checkpoint."""
+    found = service.list_checkpoints(session)
+    return CheckpointListView(checkpoints=[checkpoint_row(each) for each in found])
+
+
+def checkpoint_view(session: Session, checkpoint_id: str, base: str) -> CheckpointView:
+    """One checkpoint, with commands for the server at ``base``. Raises NotFound."""
+    checkpoint = service.get_checkpoint(session, checkpoint_id)
+    job = get_job(session, checkpoint.job_id)
+    result = JobResult.model_validate(job.result) if job.result else JobResult()
+    return CheckpointView(
+        checkpoint=checkpoint_row(checkpoint),
+        path=checkpoint.path,
+        recipe=job.recipe,
+        model_id=job.model_id,
+        set_id=job.set_id,
+        files=[_file(checkpoint, document) for document in checkpoint.files],
+        verification=Verification.model_validate(checkpoint.verification),
+        evaluation=result.evaluation,
+        commands=_commands(checkpoint, base),
+    )
+
+
+def checkpoint_row(checkpoint: Checkpoint) -> CheckpointRow:
+    """A checkpoint as lists show it."""
+    verification = Verification.model_validate(checkpoint.verification)
+    before, after = checkpoint.bytes_before, checkpoint.bytes_after
+    return CheckpointRow(
+        id=checkpoint.id,
+        name=checkpoint.name,
+        job_id=checkpoint.job_id,
+        is_verified=verification.ok,
+        problems=len(verification.problems),
+        files=len(checkpoint.files),
+        bytes_before=before,
+        bytes_after=after,
+        ratio=after / before if before else None,
+        created_at=checkpoint.created_at,
+    )
+
+
+def checksums(checkpoint: Checkpoint) -> str:
+    """The files' SHA-256 as ``sha256sum -c`` reads them."""
+    files = [CheckpointFile.model_validate(document) for document in checkpoint.files]
+    return "".join(f"{file.sha256}  {file.name}\n" for file in files)
+
+
+def _file(checkpoint: Checkpoint, document: dict[str, object]) -> FileView:
+    file = CheckpointFile.model_validate(document)
+    address = f"/checkpoints/{checkpoint.id}/files/{quote(file.name)}"
+    return FileView(**file.model_dump(), address=address)
+
+
+def _commands(checkpoint: Checkpoint, base: str) -> Commands:
+    here = f"{base}/checkpoints/{checkpoint.id}"
+    names = ",".join(sorted(quote(str(document["name"])) for document in checkpoint.files))
+    served = re.sub(r"[^A-Za-z0-9._-]+", "-", checkpoint.name).strip("-")
+    path = shlex.quote(checkpoint.path)
+    return Commands(
+        download=f"curl -fL --remote-name-all --create-dirs '{here}/files/{{{names}}}'",
+        check=f"curl -fsS '{here}/SHA256SUMS' | sha256sum -c",
+        vllm=f"vllm serve {path} --served-model-name {served}",
+        sglang=(
+            f"python -m sglang.launch_server --model-path {path} --served-model-name {served}"
+        ),
+    )

@@ -1,0 +1,158 @@
+"""``calibrant``: the same services as the pages, for a terminal and for scripts.
+
+Exit codes: 0 success, 2 refused input with a sentence, 1 anything else.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import time
+from importlib.metadata import entry_points
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Any
+
+import structlog
+import typer
+from pydantic import ValidationError
+
+from app import database
+from app import demo as demo_job
+from app.base_models import commands as models_commands
+from app.calibration import commands as sets_commands
+from app.console import complain, tell
+from app.errors import CalibrantError, Refused
+from app.jobs import commands as jobs_commands
+from app.processes import Installation, installation
+from app.remote import SERVER_VARIABLE
+from app.settings import Settings, get_settings
+from app.sources import commands as sources_commands
+
+app = typer.Typer(
+    help="Design, run and review the quantization of Mixture-of-Experts language models.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+app.add_typer(sources_commands.app, name="sources")
+app.add_typer(sets_commands.app, name="sets")
+app.add_typer(models_commands.app, name="models")
+app.add_typer(jobs_commands.app, name="jobs")
+
+Host = Annotated[str | None, typer.Option(help="The address to listen on.")]
+Port = Annotated[int | None, typer.Option(min=0, max=65535, help="The port; 0 takes a free one.")]
+
+
+@app.callback()
+def root(
+    data_dir: Annotated[
+        Path | None,
+        typer.Option(envvar="CALIBRANT_DATA_DIR", help="Where Calibrant keeps everything."),
+    ] = None,
+    server: Annotated[
+        str | None,
+        typer.Option(
+            envvar=SERVER_VARIABLE,
+            help="Ask this server instead (for jobs); its token is CALIBRANT_TOKEN.",
+        ),
+    ] = None,
+) -> None:
+    """Set what every command shares."""
+    if server is not None:
+        os.environ[SERVER_VARIABLE] = server
+    if data_dir is not None:
+        os.environ["CALIBRANT_DATA_DIR"] = str(data_dir)
+        get_settings.cache_clear()
+
+
+def _settings(host: str | None, port: int | None) -> Settings:
+    changed: dict[str, Any] = {}
+    if host is not None:
+        changed["host"] = host
+    if port is not None:
+        changed["port"] = port
+    return get_settings().model_copy(update=changed)
+
+
+def _serve(running: Installation) -> None:
+    """Wait until somebody stops the program, or a process of it ends by itself."""
+    while True:
+        running.require_alive()
+        time.sleep(0.5)
+
+
+@app.command()
+def up(host: Host = None, port: Port = None) -> None:
+    """Web, worker and broker under one supervisor, until Ctrl-C."""
+    with installation(_settings(host, port)) as running:
+        tell(f"Calibrant serves on {running.address}", "Ctrl-C stops it.")
+        _serve(running)
+
+
+@app.command()
+def migrate() -> None:
+    """Bring the database to the newest schema."""
+    database.migrate(get_settings())
+
+
+@app.command()
+def demo(
+    once: Annotated[bool, typer.Option("--once", help="Exit when the job is done.")] = False,
+    host: Host = None,
+    port: Port = None,
+) -> None:
+    """Bring everything up and run the main job on the starter corpus and the demo model."""
+    settings = _settings(host, port)
+    with installation(settings) as running:
+        outcome = demo_job.run(settings, running)
+        tell(*outcome.lines)
+        if once:
+            raise typer.Exit(0 if outcome.succeeded else 1)
+        tell(f"Calibrant serves on {running.address}", "Ctrl-C stops it.")
+        _serve(running)
+
+
+def _add_worker_commands() -> None:
+    """Mount the commands of the ``worker`` extra where it is installed."""
+    for entry in entry_points(group="calibrant.commands"):
+        try:
+            commands: typer.Typer = entry.load()
+        except ModuleNotFoundError as error:
+            if error.name and error.name.partition(".")[0] in {"workers", "torch", "transformers"}:
+                continue
+            raise
+        app.registered_commands += commands.registered_commands
+
+
+def _stop(_number: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def main() -> None:
+    """The console script."""
+    logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+    signal.signal(signal.SIGTERM, _stop)
+    _add_worker_commands()
+    try:
+        app()
+    except CalibrantError as error:
+        complain(error.sentence)
+        sys.exit(error.exit_code)
+    except ValidationError as error:
+        complain(_setting_refused(error).sentence)
+        sys.exit(Refused.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _setting_refused(error: ValidationError) -> Refused:
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"]) or error.title
+    return Refused(f"{error.title}: {where}: {first['msg']}.")
+
+
+if __name__ == "__main__":
+    main()

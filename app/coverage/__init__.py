@@ -1,0 +1,1 @@
+"""Which experts a calibration set reaches."""

@@ -1,0 +1,195 @@
+"""What the page about a job's coverage shows."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from functools import lru_cache
+from pathlib import Path
+from typing import Annotated
+from urllib.parse import urlencode
+
+from pydantic import BaseModel, ConfigDict, Field
+from sqlmodel import Session
+
+from app.coverage.heatmap import Measure, Order, Scale
+from app.coverage.profile import Profile
+from app.coverage.summary import DEFAULT_FLOOR, Floor, balance, experts_reached, table_rows
+from app.errors import NotFound
+from app.facets import Facet, label_of, vocabulary
+from app.jobs import service
+from app.jobs.views import JobRow, job_row
+from app.settings import Settings
+
+FILE = "coverage.npz"
+PAGE_ROWS = 64
+
+
+class Sort(StrEnum):
+    """What the table of experts is sorted by."""
+
+    LAYER = "layer"
+    TOKENS = "tokens"
+    SHARE = "share"
+
+
+class CoverageQuery(BaseModel):
+    """Which part of the set to look at, and how. An empty facet value asks for all rows."""
+
+    # ``format`` and whatever else the page's address carries is somebody else's.
+    model_config = ConfigDict(extra="ignore")
+
+    spoken_language: Annotated[str, Field(max_length=200)] = ""
+    programming_language: Annotated[str, Field(max_length=200)] = ""
+    domain: Annotated[str, Field(max_length=200)] = ""
+    measure: Measure = "tokens"
+    scale: Scale = "linear"
+    order: Order = "expert"
+    floor: Annotated[int, Field(ge=0, le=10**9)] = DEFAULT_FLOOR.min_tokens
+    sort: Sort = Sort.TOKENS
+    descending: bool = False
+    starved_only: bool = False
+    page: Annotated[int, Field(ge=1, le=1_000_000)] = 1
+
+    def value_of(self, facet: Facet) -> str:
+        """The value asked for of a facet, empty for all."""
+        return str(getattr(self, facet.value))
+
+    def chart_address(self, job_id: str) -> str:
+        """Where the heatmap of this query is fetched from."""
+        names = {"spoken_language", "programming_language", "domain", "measure", "scale", "order"}
+        return f"/jobs/{job_id}/coverage/chart?{urlencode(self.model_dump(include=names))}"
+
+
+class FacetOption(BaseModel):
+    """A facet value some row of the set has."""
+
+    value: str
+    label: str
+
+
+class ExpertRow(BaseModel):
+    """One expert of one layer. ``share`` is of its layer's routed tokens."""
+
+    layer: int
+    expert: int
+    tokens: int
+    share: float
+    mass: float
+    rank: int
+    is_starved: bool
+
+
+class LayerBalanceRow(BaseModel):
+    """How evenly one layer's tokens fall on its experts; see ``app.coverage.summary``."""
+
+    layer: int
+    dead: int
+    starved: int
+    smallest: int
+    largest: int
+    entropy: float | None
+    gini: float | None
+
+
+class CoverageView(BaseModel):
+    """Which experts the set reaches: the figures, and a page of the experts' table.
+
+    ``experts_total`` is 0 for a dense model, which has none to reach.
+    """
+
+    job: JobRow
+    query: CoverageQuery
+    options: dict[Facet, list[FacetOption]]
+    rows: int
+    tokens: int
+    top_k: int
+    experts_reached: int
+    experts_total: int
+    starved: int
+    layers: list[LayerBalanceRow]
+    experts: list[ExpertRow]
+    matching: int
+    page: int
+    pages: int
+    chart: str
+
+
+def coverage_view(
+    session: Session, settings: Settings, job_id: str, query: CoverageQuery
+) -> CoverageView:
+    """What a set reaches, or the part of it a query asks for. Raises NotFound, ProfileRefused."""
+    job = service.get_job(session, job_id)
+    whole = profile_of(settings, job_id)
+    profile = filtered(whole, query)
+    floor = floor_of(query)
+    found = expert_rows(profile, query)
+    pages = max(1, -(-len(found) // PAGE_ROWS))
+    page = min(query.page, pages)
+    reached, total = experts_reached(profile)
+    layers = balance(profile, floor)
+    return CoverageView(
+        job=job_row(job, settings),
+        query=query,
+        options={facet: _options(whole, facet) for facet in Facet},
+        rows=len(profile.row_ids),
+        tokens=profile.total_tokens,
+        top_k=profile.top_k,
+        experts_reached=reached,
+        experts_total=total,
+        starved=sum(layer.starved for layer in layers),
+        layers=[LayerBalanceRow.model_validate(layer, from_attributes=True) for layer in layers],
+        experts=found[(page - 1) * PAGE_ROWS : page * PAGE_ROWS],
+        matching=len(found),
+        page=page,
+        pages=pages,
+        chart=query.chart_address(job_id),
+    )
+
+
+def profile_of(settings: Settings, job_id: str) -> Profile:
+    """The coverage a job measured. Raises NotFound while it has not."""
+    file = settings.jobs_dir / job_id / FILE
+    if not file.is_file():
+        raise NotFound(
+            f"Job {job_id} has no coverage: it is written when its step “Measure coverage” is done."
+        )
+    return _loaded(file, file.stat().st_mtime_ns)
+
+
+def filtered(profile: Profile, query: CoverageQuery) -> Profile:
+    """The rows a query asks for. Raises ProfileRefused when there are none."""
+    for facet in Facet:
+        if value := query.value_of(facet):
+            profile = profile.where(facet.value, value)
+    return profile
+
+
+def floor_of(query: CoverageQuery) -> Floor:
+    """Below how many tokens an expert is starved; the page asks in tokens alone."""
+    return Floor(min_tokens=query.floor, min_share=0.0)
+
+
+def expert_rows(profile: Profile, query: CoverageQuery) -> list[ExpertRow]:
+    """Every expert a query asks for, sorted; equal ones by layer and number."""
+    names = ("layer", "expert", "tokens", "share", "mass", "rank", "is_starved")
+    rows = [
+        ExpertRow(**dict(zip(names, row, strict=True)))
+        for row in table_rows(profile, floor_of(query))
+    ]
+    if query.starved_only:
+        rows = [row for row in rows if row.is_starved]
+    if query.sort is Sort.LAYER:
+        return rows[::-1] if query.descending else rows
+    return sorted(rows, key=lambda row: getattr(row, query.sort), reverse=query.descending)
+
+
+@lru_cache(maxsize=4)
+def _loaded(file: Path, _changed: int) -> Profile:
+    return Profile.load(file)
+
+
+def _options(profile: Profile, facet: Facet) -> list[FacetOption]:
+    """The values of a facet the set has, those of the vocabulary in its order."""
+    known = {value: place for place, value in enumerate(vocabulary(facet))}
+    values = sorted(profile.values(facet.value), key=lambda v: (known.get(v, len(known)), v))
+    return [FacetOption(value=value, label=label_of(facet, value)) for value in values]

@@ -1,0 +1,63 @@
+"""The database: SQLite in the data directory, or PostgreSQL by ``DATABASE_URL``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Any
+
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import Engine, create_engine, event
+from sqlmodel import Session
+
+from app.settings import ROOT, Settings
+
+SQLITE_BUSY_SECONDS = 15
+
+
+def utc_now() -> datetime:
+    """This moment, with its time zone."""
+    return datetime.now(UTC)
+
+
+@lru_cache
+def engine_for(url: str) -> Engine:
+    """The engine of a database URL; one for each URL and process."""
+    if not url.startswith("sqlite"):
+        return create_engine(url, pool_pre_ping=True)
+    engine = create_engine(url, connect_args={"timeout": SQLITE_BUSY_SECONDS})
+    event.listen(engine, "connect", _prepare_sqlite)
+    return engine
+
+
+def _prepare_sqlite(connection: Any, _record: Any) -> None:
+    # WAL lets the pages read while the worker writes; SQLite checks foreign keys only when asked.
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA journal_mode=WAL")
+    cursor.execute("PRAGMA synchronous=NORMAL")
+    cursor.execute("PRAGMA foreign_keys=ON")
+    cursor.close()
+
+
+@contextmanager
+def session_for(settings: Settings) -> Iterator[Session]:
+    """A session on the installation's database; what is not committed is rolled back."""
+    with Session(engine_for(settings.sqlalchemy_url), expire_on_commit=False) as session:
+        yield session
+
+
+def alembic_config(url: str) -> Config:
+    """Alembic's configuration for a database URL."""
+    config = Config()
+    config.set_main_option("script_location", str(ROOT / "migrations"))
+    config.attributes["url"] = url
+    return config
+
+
+def migrate(settings: Settings) -> None:
+    """Bring the database to the newest schema; creates the data directory when it is missing."""
+    settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    command.upgrade(alembic_config(settings.sqlalchemy_url), "head")

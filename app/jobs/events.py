@@ -1,0 +1,128 @@
+"""The event stream of a job: typed, versioned, one JSON document a line.
+
+The engine emits these; the command line prints them, the supervisor stores them, the pages read
+them. A reader ignores types it does not know, so a new type does not need a new version.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+
+from app.jobs.states import Step
+
+VERSION: Literal[1] = 1
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+class _Event(BaseModel):
+    model_config = ConfigDict(extra="ignore")
+
+    version: Literal[1] = VERSION
+    at: datetime = Field(default_factory=_now)
+
+
+class StepStarted(_Event):
+    """A step begins."""
+
+    type: Literal["step_started"] = "step_started"
+    step: Step
+
+
+class Progress(_Event):
+    """How far a step is: ``done`` of ``total`` in ``unit``."""
+
+    type: Literal["progress"] = "progress"
+    step: Step
+    done: int
+    total: int
+    unit: str
+
+
+class MappingSearched(_Event):
+    """AWQ's loss of one smoothing mapping before and after the scale search (mean squared
+    difference of the parent's output, weights unscaled and best scaled)."""
+
+    type: Literal["mapping"] = "mapping"
+    step: Step = Step.QUANTIZE
+    layer: int
+    smooth_layer: str
+    balance_layers: int
+    initial_error: float
+    best_error: float
+
+
+class LayerQuantized(_Event):
+    """The weight error of one decoder layer, over all its quantized weights."""
+
+    type: Literal["layer"] = "layer"
+    step: Step = Step.QUANTIZE
+    layer: int
+    relative_mse: float
+    sqnr_db: float
+    seconds: float
+
+
+class Notice(_Event):
+    """A sentence for the person: information, or a warning."""
+
+    type: Literal["notice"] = "notice"
+    step: Step | None = None
+    level: Literal["info", "warning"] = "info"
+    message: str
+
+
+class StepFinished(_Event):
+    """A step is done; ``figures`` are the numbers worth showing beside it."""
+
+    type: Literal["step_finished"] = "step_finished"
+    step: Step
+    seconds: float
+    figures: dict[str, Any] = {}
+
+
+class Failed(_Event):
+    """The job cannot go on. ``refused`` when the input was at fault, not the program."""
+
+    type: Literal["failed"] = "failed"
+    step: Step | None = None
+    sentence: str
+    refused: bool = False
+
+
+class Finished(_Event):
+    """The job is done; ``result`` is the job's result as its kind defines it."""
+
+    type: Literal["finished"] = "finished"
+    result: dict[str, Any]
+
+
+Event = Annotated[
+    StepStarted
+    | Progress
+    | MappingSearched
+    | LayerQuantized
+    | Notice
+    | StepFinished
+    | Failed
+    | Finished,
+    Field(discriminator="type"),
+]
+
+Emit = Callable[[Event], None]
+
+_ADAPTER: TypeAdapter[Event] = TypeAdapter(Event)
+
+
+def parse(line: str | bytes) -> Event:
+    """One line of the stream as an event.
+
+    Raises ``pydantic.ValidationError`` when the line is not an event of this version.
+    """
+    return _ADAPTER.validate_json(line)

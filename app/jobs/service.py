@@ -1,0 +1,263 @@
+"""What can be done with jobs: submit, look at, cancel, retry, and find those that were lost.
+
+Every change of state is one conditional UPDATE that must change exactly one row, so two
+processes that want the same job cannot both have it.
+"""
+
+from __future__ import annotations
+
+import codecs
+import secrets
+from collections.abc import Collection
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import update
+from sqlmodel import Session, col, func, select
+
+from app.base_models import service as base_models
+from app.calibration import service as calibration
+from app.calibration.held_out import held_out_for
+from app.database import utc_now
+from app.errors import Conflict, NotFound, Refused
+from app.jobs.liveness import process_is_alive, this_host
+from app.jobs.models import Job, JobEvent
+from app.jobs.queue import send
+from app.jobs.spec import JobSpec
+from app.jobs.states import FINAL, HELD_BY_WORKER, JobKind, JobState, may_follow
+from app.recipes.schema import PRESETS, Recipe
+from app.settings import Settings
+
+LOST = (
+    "The worker that ran this job is gone: it was stopped, or it crashed. "
+    "Nothing that was finished is lost; retry starts the job again."
+)
+
+
+def get_job(session: Session, job_id: str) -> Job:
+    """A job by its id. Raises NotFound."""
+    job = session.get(Job, job_id)
+    if job is None:
+        raise NotFound(f"There is no job {job_id!r}.")
+    return job
+
+
+def list_jobs(
+    session: Session, *, state: JobState | None = None, limit: int = 50, offset: int = 0
+) -> list[Job]:
+    """Jobs, the newest first."""
+    statement = select(Job).order_by(col(Job.created_at).desc(), col(Job.id))
+    if state:
+        statement = statement.where(Job.state == state)
+    return list(session.exec(statement.offset(offset).limit(limit)))
+
+
+def count_jobs(session: Session, *, state: JobState | None = None) -> int:
+    """How many jobs there are, in one state or in any."""
+    statement = select(func.count()).select_from(Job)
+    if state:
+        statement = statement.where(Job.state == state)
+    return session.exec(statement).one()
+
+
+def list_events(session: Session, job_id: str, *, after: int = 0) -> list[JobEvent]:
+    """The events of a job whose number is past ``after``, in order."""
+    statement = (
+        select(JobEvent)
+        .where(JobEvent.job_id == job_id, col(JobEvent.number) > after)
+        .order_by(col(JobEvent.number))
+    )
+    return list(session.exec(statement))
+
+
+def move(
+    session: Session, job_id: str, *, to: JobState, out_of: Collection[JobState], **values: Any
+) -> bool:
+    """Pass a job into ``to`` if it is in one of ``out_of``, and say whether it was.
+
+    ``values`` are other columns set in the same UPDATE. Commits the session's transaction with
+    it, or, when the job was in none of those states, rolls it back.
+    """
+    for state in out_of:
+        if not may_follow(state, to):
+            raise Refused(f"A job that is {state} cannot become {to}.")
+    statement = (
+        update(Job)
+        .where(col(Job.id) == job_id, col(Job.state).in_([s.value for s in out_of]))
+        .values(state=to.value, **values)
+        .execution_options(synchronize_session=False)
+    )
+    session.flush()
+    changed = session.connection().execute(statement).rowcount == 1
+    if changed:
+        session.commit()
+    else:
+        session.rollback()
+    session.expire_all()
+    return changed
+
+
+def compose_job(
+    session: Session,
+    settings: Settings,
+    *,
+    kind: JobKind,
+    set_id: str,
+    model_id: str,
+    recipe: str | None = None,
+) -> Job:
+    """The row of a new job; what cannot work is refused before anything is written.
+
+    Raises NotFound for an unknown set, model or preset, ModelRefused, CompositionRefused and
+    RecipeRefused when they do not fit together.
+    """
+    calibration_set = calibration.get_set(session, set_id)
+    model = base_models.get_model(session, model_id)
+    preset = _preset(recipe) if kind is JobKind.QUANTIZE else None
+    spec = calibration.spec_of(calibration_set)
+    base_models.require_usable(model, preset)
+    index = calibration.require_buildable(settings, spec, Path(model.path))
+    job_id = secrets.token_hex(6)
+    job_spec = JobSpec(
+        job_id=job_id,
+        kind=kind,
+        directory=settings.jobs_dir / job_id,
+        sets_dir=settings.sets_dir,
+        model=Path(model.path),
+        calibration=spec,
+        held_out=held_out_for(spec, index) if preset else None,
+        recipe=preset,
+        checkpoint=settings.checkpoints_dir / job_id if preset else None,
+        seed=spec.seed,
+        threads=settings.threads,
+    )
+    return Job(
+        id=job_id,
+        kind=kind.value,
+        name=f"{calibration_set.name} on {model.name}",
+        set_id=set_id,
+        model_id=model_id,
+        recipe=preset.name if preset else None,
+        spec=job_spec.model_dump(mode="json"),
+    )
+
+
+def _preset(slug: str | None) -> Recipe:
+    if slug not in PRESETS:
+        raise NotFound(f"There is no recipe {slug!r}; there are {', '.join(PRESETS)}.")
+    return PRESETS[slug]
+
+
+def submit(session: Session, settings: Settings, job: Job) -> Job:
+    """Keep a new job and send it to the queue.
+
+    The row is committed first: when the broker is gone the job stays queued and is sent again
+    by ``send_again``. Raises BrokerGone then.
+    """
+    session.add(job)
+    session.commit()
+    send(settings, job.id)
+    return job
+
+
+def send_again(session: Session, settings: Settings) -> int:
+    """Send every queued job once more. A second delivery finds the job claimed and does nothing.
+
+    Returns how many were sent. Raises BrokerGone.
+    """
+    queued = list_jobs(session, state=JobState.QUEUED, limit=1000)
+    for job in reversed(queued):
+        send(settings, job.id)
+    return len(queued)
+
+
+def cancel(session: Session, job_id: str) -> Job:
+    """Ask for a job to be stopped.
+
+    A waiting job is cancelled at once. A job that a worker holds is ``cancelling`` until its
+    whole process group is gone. Raises Conflict when the job has ended.
+    """
+    job = get_job(session, job_id)
+    ended = {"finished_at": utc_now(), "failure": None}
+    if move(session, job_id, to=JobState.CANCELLED, out_of=[JobState.QUEUED], **ended):
+        return get_job(session, job_id)
+    held = [JobState.STARTING, JobState.RUNNING]
+    if move(session, job_id, to=JobState.CANCELLING, out_of=held):
+        return get_job(session, job_id)
+    job = get_job(session, job_id)
+    if job.state == JobState.CANCELLING:
+        return job
+    raise Conflict(f"Job {job_id} is {job.state} already: there is nothing to cancel.")
+
+
+def retry(session: Session, settings: Settings, job_id: str) -> Job:
+    """Start a job that ended without success again, as a job of its own.
+
+    Raises Conflict when the job has not ended, or has succeeded.
+    """
+    job = get_job(session, job_id)
+    if JobState(job.state) not in FINAL or job.state == JobState.SUCCEEDED:
+        raise Conflict(f"Job {job_id} is {job.state}: only a job that ended early is retried.")
+    again = compose_job(
+        session,
+        settings,
+        kind=JobKind(job.kind),
+        set_id=job.set_id,
+        model_id=job.model_id,
+        recipe=job.recipe,
+    )
+    again.retry_of = job.id
+    return submit(session, settings, again)
+
+
+def is_any_held(session: Session) -> bool:
+    """Whether a worker holds a job."""
+    held = col(Job.state).in_([state.value for state in HELD_BY_WORKER])
+    return session.exec(select(func.count()).select_from(Job).where(held)).one() > 0
+
+
+def find_lost(session: Session, settings: Settings) -> list[str]:
+    """Mark the jobs whose worker is gone as lost, and return their ids.
+
+    On this machine the kernel is asked; of another machine only the heartbeat is known.
+    """
+    silent_since = utc_now() - timedelta(seconds=settings.lost_seconds)
+    held = select(Job).where(col(Job.state).in_([state.value for state in HELD_BY_WORKER]))
+    lost = []
+    for job in session.exec(held).all():
+        if job.worker_host == this_host():
+            gone = not process_is_alive(job.worker_pid, job.worker_started)
+        else:
+            gone = job.heartbeat_at is None or job.heartbeat_at < silent_since
+        if gone and move(
+            session,
+            job.id,
+            to=JobState.LOST,
+            out_of=HELD_BY_WORKER,
+            failure=LOST,
+            finished_at=utc_now(),
+        ):
+            lost.append(job.id)
+    return lost
+
+
+def read_log(
+    settings: Settings, job_id: str, offset: int, limit: int = 256 * 1024
+) -> tuple[str, int]:
+    """What a job's log holds from a byte offset on, and the offset to ask from next.
+
+    At most ``limit`` bytes; a character that the limit cuts in two is left for the next call.
+    A job that has not started has an empty log.
+    """
+    path = settings.jobs_dir / job_id / "log.txt"
+    if not path.is_file():
+        return "", 0
+    with path.open("rb") as log_file:
+        log_file.seek(min(offset, path.stat().st_size))
+        start = log_file.tell()
+        chunk = log_file.read(limit)
+    decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+    text = decoder.decode(chunk)
+    pending, _ = decoder.getstate()
+    return text, start + len(chunk) - len(pending)

@@ -1,0 +1,137 @@
+"""What a job is given and what it gives back: the contract between the queue and the engine.
+
+The supervisor writes the spec as ``spec.json`` in the job's directory; the child process reads
+nothing else, so a job runs the same from the queue and from the command line.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from app.calibration.spec import SetSpec
+from app.jobs.states import STEPS, JobKind, Step
+from app.recipes.schema import Recipe
+
+
+class JobSpec(BaseModel):
+    """Everything a job needs. Paths are absolute.
+
+    ``calibration`` is a composition to build, or the path of a built set or a JSONL file;
+    ``held_out`` likewise, used by the evaluation alone.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    job_id: str
+    kind: JobKind
+    directory: Path
+    sets_dir: Path
+    model: Path
+    calibration: SetSpec | Path
+    held_out: SetSpec | Path | None = None
+    recipe: Recipe | None = None
+    checkpoint: Path | None = None
+    seed: int = 0
+    threads: int | None = Field(default=None, ge=1)
+
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        """The steps this kind of job takes, in order."""
+        return STEPS[self.kind]
+
+
+class LayerReport(BaseModel):
+    """Weight error of one decoder layer: mean squared error over mean square of the original
+    weights, and the same as a signal to quantization noise ratio in dB."""
+
+    layer: int
+    relative_mse: float
+    sqnr_db: float
+
+
+class ModuleReport(LayerReport):
+    """The same for one quantized weight, by its module's name after linearization
+    (``model.layers.3.mlp.experts.7.up_proj``). ``modules.json`` of a job is a list of these."""
+
+    module: str
+
+
+class SliceDivergence(BaseModel):
+    """KL divergence (nats per token, mean over tokens of the slice) with a 95 % bootstrap
+    interval over rows."""
+
+    facet: str
+    value: str
+    rows: int
+    kl_mean: float
+    kl_low: float
+    kl_high: float
+
+
+class RouterAgreement(BaseModel):
+    """Share of tokens whose top-k set of experts is the same before and after, in one layer."""
+
+    layer: int
+    share: float
+
+
+class Evaluation(BaseModel):
+    """The quantized model against the original on held-out rows (``calibrant evaluate``)."""
+
+    rows: int
+    tokens: int
+    kl_mean: float
+    kl_low: float
+    kl_high: float
+    perplexity_base: float
+    perplexity: float
+    slices: list[SliceDivergence]
+    router_same: list[RouterAgreement]
+
+
+class Problem(BaseModel):
+    """Something wrong with one tensor of a checkpoint."""
+
+    tensor: str
+    problem: str
+
+
+class Verification(BaseModel):
+    """What ``calibrant verify`` found. ``tensors`` counts the source's tensors accounted for,
+    ``quantized`` those of them that are packed."""
+
+    ok: bool
+    tensors: int
+    quantized: int
+    problems: list[Problem]
+
+
+class CheckpointFile(BaseModel):
+    """One file of an exported checkpoint."""
+
+    name: str
+    size_bytes: int
+    sha256: str
+
+
+class JobResult(BaseModel):
+    """What a job leaves behind; each part is None until its step is done."""
+
+    set_id: str | None = None
+    set_rows: int | None = None
+    set_tokens: int | None = None
+    experts_reached: int | None = None
+    experts_total: int | None = None
+    layers: list[LayerReport] = []
+    uncovered_experts: list[dict[str, Any]] = []
+    evaluation: Evaluation | None = None
+    verification: Verification | None = None
+    checkpoint: Path | None = None
+    files: list[CheckpointFile] = []
+    bytes_before: int | None = None
+    bytes_after: int | None = None
+    seconds: float = 0.0
+    cpu_seconds: float = 0.0

@@ -1,0 +1,44 @@
+"""What a client sends to start a job."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+from sqlmodel import Session
+
+from app.calibration import service as calibration
+from app.calibration.views import starter
+from app.jobs.states import JobKind
+from app.negotiation import Submission, validated
+from app.recipes.schema import DEFAULT_PRESET
+from app.settings import Settings
+
+STARTER = "starter"
+
+
+class NewJob(BaseModel):
+    """A job to start. ``set_id`` is a saved set, or ``starter`` for the ready composition, which
+    is saved on its first use."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    set_id: Annotated[str, Field(min_length=1, max_length=32)]
+    model_id: Annotated[str, Field(min_length=1, max_length=32)]
+    kind: JobKind = JobKind.QUANTIZE
+    recipe: Annotated[str, Field(max_length=200)] = DEFAULT_PRESET
+
+    @classmethod
+    def of(cls, submission: Submission) -> NewJob:
+        """A job from a form or a JSON document. Raises Refused when it is not one."""
+        if submission.is_json:
+            return validated(cls, submission.document)
+        given = {name: submission.text(name) for name in cls.model_fields}
+        return validated(cls, {name: value for name, value in given.items() if value})
+
+
+def started_set_id(session: Session, settings: Settings, new: NewJob) -> str:
+    """The set a job uses; the starter set is saved when nobody has used it yet."""
+    if new.set_id != STARTER:
+        return new.set_id
+    return calibration.save_set(session, starter(settings)).id

@@ -1,0 +1,130 @@
+"""The web application: rooms, doors and error pages put together."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.concurrency import run_in_threadpool
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import Response
+from fastapi.staticfiles import StaticFiles
+from starlette.exceptions import HTTPException
+from starlette.middleware.gzip import GZipMiddleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+
+from app import auth
+from app.base_models import routes as base_models
+from app.calibration import routes as calibration
+from app.checkpoints import routes as checkpoints
+from app.coverage import routes as coverage
+from app.database import session_for
+from app.doors import Doors
+from app.errors import BrokerGone, CalibrantError
+from app.jobs import routes as jobs
+from app.jobs import service as jobs_service
+from app.negotiation import error_response
+from app.overview import routes as overview
+from app.quality import routes as quality
+from app.settings import ROOT, Settings, get_settings, is_loopback
+from app.sources import routes as sources
+
+SWEEP_SECONDS = 3.0
+RESEND_SECONDS = 30.0
+
+log = structlog.get_logger()
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """The application on an installation's settings.
+
+    Raises InsecureBinding when the settings would open it to other machines without a token.
+    """
+    settings = settings or get_settings()
+    settings.require_safe_binding()
+    app = FastAPI(title="Calibrant", version=version("calibrant"), lifespan=_lifespan)
+    app.state.settings = settings
+    for room in (overview, sources, calibration, base_models, jobs, coverage, quality, checkpoints):
+        app.include_router(room.router)
+    app.include_router(auth.router)
+    app.add_api_route("/healthz", _healthz, include_in_schema=False)
+    app.mount("/static", StaticFiles(directory=ROOT / "static"), name="static")
+    app.add_exception_handler(CalibrantError, _on_calibrant_error)
+    app.add_exception_handler(HTTPException, _on_http_error)
+    app.add_exception_handler(RequestValidationError, _on_invalid_request)
+    app.add_middleware(GZipMiddleware, minimum_size=1000)
+    app.add_middleware(Doors, settings=settings)
+    if is_loopback(settings.host):
+        # A page elsewhere can point its own name at 127.0.0.1 (DNS rebinding); its Host header
+        # still carries that name.
+        local = ["127.0.0.1", "localhost", "[::1]", "::1"]
+        app.add_middleware(TrustedHostMiddleware, allowed_hosts=local, www_redirect=False)
+    return app
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    sweeper = asyncio.create_task(_sweep(app.state.settings))
+    try:
+        yield
+    finally:
+        sweeper.cancel()
+
+
+async def _sweep(settings: Settings) -> None:
+    """Find lost jobs and send waiting ones again, for as long as the server runs."""
+    since_resend = RESEND_SECONDS
+    while True:
+        try:
+            await run_in_threadpool(_find_lost, settings)
+            if since_resend >= RESEND_SECONDS:
+                since_resend = 0.0
+                await run_in_threadpool(_send_again, settings)
+        except Exception as error:  # The sweeper outlives a database that is briefly locked.
+            log.warning("sweep failed", error=str(error))
+        await asyncio.sleep(SWEEP_SECONDS)
+        since_resend += SWEEP_SECONDS
+
+
+def _find_lost(settings: Settings) -> None:
+    with session_for(settings) as session:
+        for job_id in jobs_service.find_lost(session, settings):
+            log.warning("job lost", job=job_id)
+
+
+def _send_again(settings: Settings) -> None:
+    with session_for(settings) as session:
+        try:
+            jobs_service.send_again(session, settings)
+        except BrokerGone as error:
+            log.warning("broker gone", sentence=error.sentence)
+
+
+async def _healthz() -> dict[str, str]:
+    return {"status": "ok"}
+
+
+async def _on_calibrant_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, CalibrantError)
+    return error_response(request, error.status, error.sentence)
+
+
+async def _on_http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    sentences = {
+        404: f"There is no page at {request.url.path}.",
+        405: f"{request.method} is not possible at {request.url.path}.",
+    }
+    sentence = sentences.get(error.status_code, str(error.detail))
+    return error_response(request, error.status_code, sentence, headers=error.headers)
+
+
+async def _on_invalid_request(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    first = error.errors()[0]
+    where = " ".join(str(part) for part in first["loc"] if part != "body")
+    return error_response(request, 422, f"{where}: {first['msg']}.")

@@ -1,0 +1,1 @@
+"""What a job lost: errors by layer and module, divergence by slice."""

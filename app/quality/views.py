@@ -1,0 +1,148 @@
+"""What the page about a job's errors shows."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter
+from sqlmodel import Session
+
+from app.jobs import service
+from app.jobs.spec import Evaluation, LayerReport, ModuleReport
+from app.jobs.views import JobRow, job_row, reported_layers
+from app.settings import Settings
+
+PAGE_ROWS = 50
+
+T = TypeVar("T")
+LAYERS = TypeAdapter(list[LayerReport])
+MODULES = TypeAdapter(list[ModuleReport])
+EVALUATION = TypeAdapter(Evaluation)
+
+
+def _blank_is_none(text: Any) -> Any:
+    """A field of a form that nothing was typed into asks for nothing."""
+    return None if text == "" else text
+
+
+class Sort(StrEnum):
+    """What the table of modules is sorted by."""
+
+    LAYER = "layer"
+    MODULE = "module"
+    ERROR = "relative_mse"
+    SQNR = "sqnr_db"
+
+
+class ModuleQuery(BaseModel):
+    """Which modules to show: those whose name contains ``contains``, sorted, one page."""
+
+    # ``format`` and whatever else the page's address carries is somebody else's.
+    model_config = ConfigDict(extra="ignore")
+
+    sort: Sort = Sort.ERROR
+    descending: bool = True
+    contains: Annotated[str, Field(max_length=200)] = ""
+    layer: Annotated[int | None, BeforeValidator(_blank_is_none)] = None
+    page: Annotated[int, Field(ge=1, le=1_000_000)] = 1
+
+
+class ModulesView(BaseModel):
+    """A page of the table of modules; ``total`` is how many match, ``all`` how many there are."""
+
+    job_id: str
+    query: ModuleQuery
+    modules: list[ModuleReport]
+    total: int
+    all: int
+    pages: int
+
+
+class ErrorsView(BaseModel):
+    """The error a job left: by layer and module on weights, by slice on held-out rows.
+
+    A part that was not measured is None or empty. ``router_same`` is the share of tokens whose
+    experts stayed the same, by layer.
+    """
+
+    job: JobRow
+    layers: list[LayerReport]
+    worst: LayerReport | None
+    modules: ModulesView
+    evaluation: Evaluation | None
+    router_same: dict[int, float]
+
+
+def errors_view(
+    session: Session, settings: Settings, job_id: str, query: ModuleQuery
+) -> ErrorsView:
+    """What was measured of a job's errors so far. Raises NotFound."""
+    job = service.get_job(session, job_id)
+    layers = layer_reports(session, settings, job_id)
+    modules = module_reports(settings, job_id)
+    evaluation = _read(settings.jobs_dir / job_id / "evaluation.json", EVALUATION)
+    return ErrorsView(
+        job=job_row(job, settings),
+        layers=layers,
+        worst=max(layers, key=lambda layer: layer.relative_mse, default=None),
+        modules=chosen_modules(job_id, modules, query),
+        evaluation=evaluation,
+        router_same={one.layer: one.share for one in evaluation.router_same} if evaluation else {},
+    )
+
+
+def layer_reports(session: Session, settings: Settings, job_id: str) -> list[LayerReport]:
+    """The error of every layer, or of those a running job has told of so far. Raises NotFound."""
+    service.get_job(session, job_id)
+    written = _read(settings.jobs_dir / job_id / "layers.json", LAYERS)
+    if written is not None:
+        return written
+    return reported_layers(service.list_events(session, job_id))
+
+
+def module_reports(settings: Settings, job_id: str) -> list[ModuleReport]:
+    """The error of every quantized module; empty before the job has measured it."""
+    return _read(settings.jobs_dir / job_id / "modules.json", MODULES) or []
+
+
+def matching_modules(modules: list[ModuleReport], query: ModuleQuery) -> list[ModuleReport]:
+    """The modules that match a query, sorted; equal ones by their name."""
+    found = [
+        module
+        for module in modules
+        if query.contains in module.module and query.layer in (None, module.layer)
+    ]
+    found.sort(key=lambda module: module.module)
+    found.sort(key=lambda module: _sort_key(module, query.sort), reverse=query.descending)
+    return found
+
+
+def chosen_modules(
+    job_id: str, modules: list[ModuleReport], query: ModuleQuery
+) -> ModulesView:
+    """The page of modules a query asks for; a page past the last is the last."""
+    found = matching_modules(modules, query)
+    pages = max(1, -(-len(found) // PAGE_ROWS))
+    page = min(query.page, pages)
+    start = (page - 1) * PAGE_ROWS
+    return ModulesView(
+        job_id=job_id,
+        query=query.model_copy(update={"page": page}),
+        modules=found[start : start + PAGE_ROWS],
+        total=len(found),
+        all=len(modules),
+        pages=pages,
+    )
+
+
+def _sort_key(module: ModuleReport, sort: Sort) -> Any:
+    return getattr(module, sort.value)
+
+
+def _read(path: Path, adapter: TypeAdapter[T]) -> T | None:
+    """An artifact of a job, None when its step has not written it."""
+    if not path.is_file():
+        return None
+    return adapter.validate_json(path.read_bytes())

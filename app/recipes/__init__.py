@@ -1,0 +1,1 @@
+"""Recipes: what is quantized, how, and with which statistics."""

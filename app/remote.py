@@ -1,0 +1,63 @@
+"""A server elsewhere: the commands ask it for the same views that the pages show."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, TypeVar
+
+import httpx
+from pydantic import BaseModel
+
+from app.errors import CalibrantError, Refused
+
+SERVER_VARIABLE = "CALIBRANT_SERVER"
+TIMEOUT_SECONDS = 30.0
+
+V = TypeVar("V", bound=BaseModel)
+
+
+class ServerFailed(CalibrantError):
+    """A server that does not answer, or answers that it failed."""
+
+
+def server() -> str | None:
+    """The server that ``--server`` names, None for the local data directory."""
+    return os.environ.get(SERVER_VARIABLE) or None
+
+
+def ask(method: str, path: str, view: type[V], **parameters: Any) -> V:
+    """A view of the server's, by the method and path of its page.
+
+    The token is taken from ``CALIBRANT_TOKEN``. Raises Refused with the server's own sentence
+    for a 4xx answer, ServerFailed for anything else that is not the view.
+    """
+    address = server()
+    assert address is not None
+    token = os.environ.get("CALIBRANT_TOKEN")
+    headers = {"accept": "application/json"}
+    if token:
+        headers["authorization"] = f"Bearer {token}"
+    given = {name: value for name, value in parameters.items() if value is not None}
+    try:
+        answer = httpx.request(
+            method,
+            address.rstrip("/") + path,
+            params=given,
+            headers=headers,
+            timeout=TIMEOUT_SECONDS,
+        )
+    except (httpx.TransportError, httpx.InvalidURL) as error:
+        raise ServerFailed(f"{address} does not answer: {error}.") from error
+    if answer.is_success:
+        return view.model_validate_json(answer.content)
+    sentence = _sentence(answer)
+    if answer.is_client_error:
+        raise Refused(sentence)
+    raise ServerFailed(f"{address} failed with status {answer.status_code}: {sentence}")
+
+
+def _sentence(answer: httpx.Response) -> str:
+    try:
+        return str(answer.json()["error"])
+    except (ValueError, KeyError, TypeError):
+        return answer.text[:200]

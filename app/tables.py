@@ -1,0 +1,13 @@
+"""Every table, imported for its effect on ``SQLModel.metadata``: migrations compare against it."""
+
+from __future__ import annotations
+
+from sqlmodel import SQLModel
+
+from app.base_models.models import BaseModelRecord
+from app.calibration.models import CalibrationSet
+from app.checkpoints.models import Checkpoint
+from app.jobs.models import Job, JobEvent
+
+TABLES: tuple[type[SQLModel], ...] = (BaseModelRecord, CalibrationSet, Job, JobEvent, Checkpoint)
+metadata = SQLModel.metadata

@@ -1,0 +1,1 @@
+"""What makes the files under ``demo/``; nothing here is imported by the product."""

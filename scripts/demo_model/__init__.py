@@ -1,0 +1,1 @@
+"""How the bundled demo model is made: tokenizer, architecture, batches, optimizer, measurements."""

@@ -1,0 +1,78 @@
+// What the pages do besides htmx: copying, ticking times, sliders, ticking all boxes of a group.
+(() => {
+  "use strict";
+  document.documentElement.classList.add("js");
+
+  // --- Copy buttons -----------------------------------------------------------------------
+  document.addEventListener("click", async (event) => {
+    const button = event.target.closest("[data-copy]");
+    if (!button) return;
+    const said = button.querySelector("[data-said]");
+    try {
+      await navigator.clipboard.writeText(button.dataset.copy);
+      said.textContent = "copied";
+    } catch {
+      said.textContent = "not copied: select the text instead";
+    }
+    setTimeout(() => { said.textContent = ""; }, 2000);
+  });
+
+  // --- Times that tick while something is live ------------------------------------------------
+  function ago(seconds) {
+    if (seconds < 2) return "just now";
+    if (seconds < 60) return `${Math.floor(seconds)} s ago`;
+    if (seconds < 3600) return `${Math.floor(seconds / 60)} min ago`;
+    if (seconds < 86400) return `${Math.floor(seconds / 3600)} h ago`;
+    return `${Math.floor(seconds / 86400)} d ago`;
+  }
+
+  function span(seconds) {
+    const whole = Math.max(0, Math.floor(seconds));
+    const two = (number) => String(number).padStart(2, "0");
+    if (whole < 60) return `${whole} s`;
+    if (whole < 3600) return `${Math.floor(whole / 60)} min ${two(whole % 60)} s`;
+    return `${Math.floor(whole / 3600)} h ${two(Math.floor((whole % 3600) / 60))} min`;
+  }
+
+  function tick() {
+    for (const element of document.querySelectorAll("time[data-tick]")) {
+      const seconds = (Date.now() - Date.parse(element.dateTime)) / 1000;
+      const text = element.dataset.tick === "ago" ? ago(seconds) : span(seconds);
+      if (element.textContent !== text) element.textContent = text;
+    }
+  }
+  setInterval(tick, 1000);
+
+  // --- A slider and its number box ------------------------------------------------------------
+  document.addEventListener("input", (event) => {
+    const box = event.target.closest("[data-weight]");
+    if (!box) return;
+    for (const other of box.querySelectorAll("input")) {
+      if (other !== event.target) other.value = event.target.value;
+    }
+  }, true);
+
+  // --- All or none of a group of boxes --------------------------------------------------------
+  document.addEventListener("click", (event) => {
+    const button = event.target.closest("[data-check]");
+    if (!button) return;
+    const wanted = button.dataset.check === "all";
+    const boxes = button.closest("details").querySelectorAll("input[type=checkbox]");
+    for (const box of boxes) box.checked = wanted && box.dataset.rows !== "0";
+    boxes[0]?.dispatchEvent(new Event("input", { bubbles: true }));
+  });
+
+  document.addEventListener("input", (event) => {
+    const group = event.target.closest("details[data-picks]");
+    if (!group) return;
+    const count = group.querySelectorAll("input[type=checkbox]:checked").length;
+    group.querySelector("[data-count]").textContent = count ? `${count} chosen` : "any";
+  });
+
+  // --- A stream that broke says so ------------------------------------------------------------
+  function connection(isThere) {
+    for (const note of document.querySelectorAll("[data-connection]")) note.hidden = isThere;
+  }
+  document.addEventListener("htmx:sse:error", () => connection(false));
+  document.addEventListener("htmx:sse:after:connection", () => connection(true));
+})();

@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+
+import pytest
+
+from app.calibration.artifact import new_directory, new_file
+from app.errors import DiskFull
+
+
+def test_a_directory_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
+    place = tmp_path / "sets" / "abc"
+    with pytest.raises(KeyError), new_directory(place) as draft:
+        (draft / "rows").write_text("half")
+        raise KeyError
+    assert list(place.parent.iterdir()) == []
+    with new_directory(place) as draft:
+        assert not place.exists()
+        (draft / "rows").write_text("whole")
+    assert (place / "rows").read_text() == "whole"
+    assert [entry.name for entry in place.parent.iterdir()] == ["abc"]
+
+
+def test_the_first_of_two_writers_stays(tmp_path: Path) -> None:
+    place = tmp_path / "abc"
+    with new_directory(place) as slow:
+        (slow / "rows").write_text("slow")
+        with new_directory(place) as quick:
+            (quick / "rows").write_text("quick")
+    assert (place / "rows").read_text() == "quick"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["abc"]
+
+
+def test_a_file_is_replaced_at_once(tmp_path: Path) -> None:
+    place = tmp_path / "index" / "a.parquet"
+    with new_file(place) as draft:
+        draft.write_text("one")
+    with pytest.raises(KeyError), new_file(place) as draft:
+        draft.write_text("two")
+        raise KeyError
+    assert place.read_text() == "one"
+    assert [entry.name for entry in place.parent.iterdir()] == ["a.parquet"]
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_is_one_sentence(tmp_path: Path, code: int) -> None:
+    for make in (new_directory, new_file):
+        with pytest.raises(DiskFull, match=f"no room left on the disk of {tmp_path}"):
+            with make(tmp_path / "abc"):
+                raise OSError(code, "stands in for a disk that is full")
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_another_failure_of_the_disk_is_itself(tmp_path: Path) -> None:
+    with pytest.raises(PermissionError), new_directory(tmp_path / "abc"):
+        raise PermissionError(errno.EACCES, "no")

@@ -1,0 +1,290 @@
+from __future__ import annotations
+
+import random
+import time
+from collections import Counter
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from app.calibration.composition import Composition, compose, preview
+from app.calibration.pool import Candidate, Pool
+from app.calibration.spec import SetSpec, Slice
+from app.errors import CompositionRefused
+from app.facets import PROGRAMMING_LANGUAGES, Facet
+
+CODE = Facet.PROGRAMMING_LANGUAGE
+SPOKEN = Facet.SPOKEN_LANGUAGE
+
+
+def rows_of(language: str, count: int, tokens: int = 10) -> list[Candidate]:
+    return [
+        Candidate(f"{language}-{number:04}", tokens, programming_language=language, domain="code")
+        for number in range(count)
+    ]
+
+
+def spec_of(*slices: Slice, budget: int, seed: int = 0) -> SetSpec:
+    return SetSpec(name="test", slices=slices, token_budget=budget, seed=seed)
+
+
+def balanced(*languages: str, name: str = "code", weight: float = 1) -> Slice:
+    facets = {CODE: languages} if languages else {}
+    return Slice(name=name, weight=weight, facets=facets, balance=CODE)
+
+
+def got(composition: Composition) -> dict[str, int]:
+    return {quota.value: quota.got for quota in composition.quotas}
+
+
+def test_equal_parts_for_equal_supplies() -> None:
+    rows = rows_of("Rust", 50) + rows_of("Go", 500)
+    assert got(compose(spec_of(balanced(), budget=400), rows)) == {"Rust": 200, "Go": 200}
+
+
+def test_what_one_value_cannot_fill_goes_to_the_others() -> None:
+    rows = rows_of("Rust", 4) + rows_of("Go", 100) + rows_of("C", 100)
+    composition = compose(spec_of(balanced(), budget=600), rows)
+    assert got(composition) == {"Rust": 40, "Go": 280, "C": 280}
+    [short] = composition.shortfalls
+    assert (short.value, short.asked, short.got, short.available) == ("Rust", 200, 40, 40)
+    assert "got 40 of the 200 tokens asked in Rust: there are 40" in composition.warnings[0]
+
+
+def test_a_value_without_any_row_is_named() -> None:
+    composition = compose(spec_of(balanced("Rust", "Pony"), budget=100), rows_of("Rust", 50))
+    [short] = composition.shortfalls
+    assert (short.value, short.asked, short.got, short.available) == ("Pony", 50, 0, 0)
+    assert composition.warnings == ("Slice 'code' has no rows in Pony.",)
+    assert got(composition)["Rust"] == 100
+
+
+def test_a_listed_value_without_rows_is_named_without_a_balance_too() -> None:
+    part = Slice(name="code", weight=1, facets={CODE: ("Rust", "Pony")})
+    composition = compose(spec_of(part, budget=100), rows_of("Rust", 50))
+    assert composition.warnings == ("Slice 'code' has no rows in Pony.",)
+
+
+def test_every_value_is_fed_when_its_share_is_less_than_its_next_row() -> None:
+    rows = [
+        row
+        for language in PROGRAMMING_LANGUAGES
+        for row in (
+            Candidate(f"{language}-long", 500, programming_language=language),
+            Candidate(f"{language}-short", 90, programming_language=language),
+        )
+    ]
+    composition = compose(spec_of(balanced(), budget=6000), rows)
+    assert min(got(composition).values()) == 90
+    assert composition.tokens <= 6000
+
+
+def test_slices_get_tokens_by_weight() -> None:
+    rows = rows_of("Rust", 100) + [
+        Candidate(f"de-{number}", 10, spoken_language="de") for number in range(100)
+    ]
+    composition = compose(
+        spec_of(
+            Slice(name="code", weight=3, facets={CODE: ("Rust",)}),
+            Slice(name="text", weight=1, facets={SPOKEN: ("de",)}),
+            budget=400,
+        ),
+        rows,
+    )
+    assert [(part.budget, part.tokens) for part in composition.slices] == [(300, 300), (100, 100)]
+
+
+def test_a_narrow_slice_is_not_emptied_by_a_wide_one_before_it() -> None:
+    rows = rows_of("Rust", 10) + rows_of("Go", 90)
+    wide = Slice(name="wide", weight=9, facets={})
+    narrow = Slice(name="narrow", weight=1, facets={CODE: ("Rust",)})
+    for slices in ((wide, narrow), (narrow, wide)):
+        composition = compose(spec_of(*slices, budget=1000), rows)
+        tokens = {part.name: part.tokens for part in composition.slices}
+        assert tokens == {"wide": 900, "narrow": 100}
+
+
+def test_slices_that_want_the_same_rows_share_them() -> None:
+    composition = compose(
+        spec_of(balanced(name="a"), balanced(name="b"), budget=100), rows_of("Rust", 10)
+    )
+    assert [part.tokens for part in composition.slices] == [50, 50]
+    three = [balanced(name=name) for name in "abc"]
+    composition = compose(spec_of(*three, budget=100), rows_of("Rust", 10))
+    assert [part.tokens for part in composition.slices] == [30, 30, 30]  # of 34, 33 and 33
+    assert len(set(composition.row_ids)) == 9
+
+
+def test_a_value_whose_rows_another_slice_took_is_said_to_be() -> None:
+    scarce = Slice(name="scarce", weight=1, facets={CODE: ("Rust",)})
+    composition = compose(
+        spec_of(scarce, balanced("Rust", "Go"), budget=200), rows_of("Rust", 10) + rows_of("Go", 20)
+    )
+    assert composition.warnings == (
+        "Slice 'code' got 0 of the 50 tokens asked in Rust: other slices took the rest of the "
+        "100 there are.",
+    )
+    assert composition.slices[1].tokens == 100
+
+
+def test_an_empty_slice_is_refused_with_its_name_and_values() -> None:
+    part = Slice(name="hebrew poems", weight=1, facets={SPOKEN: ("he",)}, balance=Facet.DOMAIN)
+    with pytest.raises(CompositionRefused) as refusal:
+        compose(spec_of(part, budget=10), rows_of("Rust", 10))
+    assert refusal.value.sentence == (
+        "Slice 'hebrew poems' matches no row of the sources: it asks for spoken language Hebrew "
+        "and any domain. Widen it or take it out."
+    )
+
+
+def test_a_budget_larger_than_the_corpus_is_refused_with_what_there_is() -> None:
+    with pytest.raises(CompositionRefused) as refusal:
+        compose(spec_of(balanced(), budget=1001), rows_of("Rust", 100))
+    assert "1,001 tokens is more than the 1,000 tokens (100 rows)" in refusal.value.sentence
+    assert compose(spec_of(balanced(), budget=1000), rows_of("Rust", 100)).tokens == 1000
+
+
+def test_a_preview_refuses_nothing() -> None:
+    part = Slice(name="none", weight=1, facets={CODE: ("Pony",)})
+    composition = preview(spec_of(part, budget=10**6), Pool.of(rows_of("Rust", 3)))
+    assert composition.row_ids == []
+
+
+def test_another_seed_is_another_sample() -> None:
+    rows = rows_of("Rust", 1000)
+    samples = [
+        set(compose(spec_of(balanced(), budget=1000, seed=seed), rows).row_ids) for seed in (0, 1)
+    ]
+    assert samples[0] != {row.row_id for row in rows[:100]}
+    assert 0 < len(samples[0] & samples[1]) < 30  # 10 by chance
+
+
+def test_a_row_more_in_the_source_does_not_reshuffle_the_others() -> None:
+    rows = rows_of("Rust", 1000)
+    before = set(compose(spec_of(balanced(), budget=1000), rows).row_ids)
+    after = set(compose(spec_of(balanced(), budget=1000), rows_of("Rust", 1001)).row_ids)
+    assert len(before - after) <= 1
+
+
+candidates = st.lists(
+    st.builds(
+        Candidate,
+        row_id=st.integers(0, 10**6).map(str),
+        tokens=st.integers(1, 600),
+        spoken_language=st.sampled_from([None, "de", "en", "he"]),
+        programming_language=st.sampled_from([None, "Go", "Rust", "C"]),
+        domain=st.sampled_from([None, "code", "law"]),
+    ),
+    min_size=1,
+    max_size=60,
+    unique_by=lambda row: row.row_id,
+)
+slices = st.lists(
+    st.builds(
+        lambda weight, facets, balance: (weight, facets, balance),
+        st.floats(0.01, 100),
+        st.dictionaries(
+            st.sampled_from([SPOKEN, CODE]),
+            st.lists(st.sampled_from(["de", "he", "Go", "Rust", "Pony"]), max_size=3),
+            max_size=2,
+        ),
+        st.sampled_from([None, *Facet]),
+    ),
+    min_size=1,
+    max_size=5,
+)
+
+
+@st.composite
+def compositions(draw: st.DrawFn) -> tuple[SetSpec, list[Candidate]]:
+    parts = [
+        Slice(name=str(number), weight=weight, facets=facets, balance=balance)
+        for number, (weight, facets, balance) in enumerate(draw(slices))
+    ]
+    budget, seed = draw(st.integers(1, 20_000)), draw(st.integers(0, 2**63 - 1))
+    return spec_of(*parts, budget=budget, seed=seed), draw(candidates)
+
+
+@given(compositions())
+@settings(deadline=None, max_examples=200)
+def test_no_budget_is_passed_and_no_row_stands_twice(
+    case: tuple[SetSpec, list[Candidate]],
+) -> None:
+    spec, rows = case
+    composition = preview(spec, Pool.of(rows))
+    by_id = {row.row_id: row for row in rows}
+    assert max(Counter(composition.row_ids).values(), default=1) == 1
+    assert composition.tokens == sum(by_id[one].tokens for one in composition.row_ids)
+    assert composition.tokens == sum(part.tokens for part in composition.slices)
+    assert composition.tokens <= spec.token_budget
+    assert sum(part.budget for part in composition.slices) == spec.token_budget
+    assert all(part.tokens <= part.budget for part in composition.slices)
+    assert len(composition.row_ids) == sum(part.rows for part in composition.slices)
+
+
+@given(compositions())
+@settings(deadline=None)
+def test_rows_match_their_slice(case: tuple[SetSpec, list[Candidate]]) -> None:
+    spec, rows = case
+    composition = preview(spec, Pool.of(rows))
+    by_id = {row.row_id: row for row in rows}
+    by_name = {part.name: part for part in spec.slices}
+    for row_id, name in zip(composition.row_ids, composition.slice_names, strict=True):
+        part = by_name[name]
+        for facet, listed in part.facets.items():
+            assert not listed or by_id[row_id].value_of(facet) in listed
+        assert part.balance is None or by_id[row_id].value_of(part.balance) is not None
+
+
+@given(compositions(), st.randoms(use_true_random=False))
+@settings(deadline=None)
+def test_the_order_of_the_rows_does_not_matter(
+    case: tuple[SetSpec, list[Candidate]], chance: random.Random
+) -> None:
+    spec, rows = case
+    shuffled = list(rows)
+    chance.shuffle(shuffled)
+    first, second = preview(spec, Pool.of(rows)), preview(spec, Pool.of(shuffled))
+    assert first.row_ids == second.row_ids
+    assert first.slice_names == second.slice_names
+    assert first.quotas == second.quotas
+
+
+@given(compositions())
+@settings(deadline=None)
+def test_a_value_left_behind_has_no_row_that_fits(case: tuple[SetSpec, list[Candidate]]) -> None:
+    spec, rows = case
+    composition = preview(spec, Pool.of(rows))
+    taken = set(composition.row_ids)
+    for part, result in zip(spec.slices, composition.slices, strict=True):
+        left = result.budget - result.tokens
+        for quota in composition.quotas:
+            if quota.slice == part.name and quota.rows == 0:
+                free = [
+                    row.tokens
+                    for row in rows
+                    if row.row_id not in taken
+                    and row.value_of(quota.facet) == quota.value
+                    and all(not v or row.value_of(f) in v for f, v in part.facets.items())
+                ]
+                assert min(free, default=left + 1) > left
+
+
+def test_a_hundred_thousand_rows_are_composed_in_under_a_second() -> None:
+    chance = random.Random(1)
+    rows = [
+        Candidate(
+            f"{chance.getrandbits(64):016x}",
+            chance.randint(20, 512),
+            programming_language=chance.choice(PROGRAMMING_LANGUAGES),
+        )
+        for _ in range(100_000)
+    ]
+    pool = Pool.of(rows)
+    spec = spec_of(balanced(*PROGRAMMING_LANGUAGES), budget=1_500_000)
+    started = time.process_time()
+    composition = compose(spec, pool)
+    assert time.process_time() - started < 1
+    assert composition.tokens > 1_499_000
+    assert max(got(composition).values()) - min(got(composition).values()) <= 512

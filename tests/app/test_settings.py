@@ -1,0 +1,61 @@
+"""Settings are read from the environment, and refused when they are not safe."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr, ValidationError
+
+from app.errors import InsecureBinding
+from app.settings import LONGEST_SOCKET_PATH, Settings, is_loopback
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "localhost", "::1", "[::1]"])
+def test_loopback_needs_no_token(host: str) -> None:
+    assert is_loopback(host)
+    Settings(host=host).require_safe_binding()
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "gpu-box.example"])
+def test_any_other_address_needs_one(host: str) -> None:
+    with pytest.raises(InsecureBinding, match="CALIBRANT_TOKEN"):
+        Settings(host=host).require_safe_binding()
+    with pytest.raises(InsecureBinding):
+        Settings(host=host, token=SecretStr("")).require_safe_binding()
+    Settings(host=host, token=SecretStr("s3cret")).require_safe_binding()
+
+
+def test_a_token_is_never_shown() -> None:
+    assert "s3cret" not in repr(Settings(token=SecretStr("s3cret")))
+
+
+@pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+psycopg"])
+def test_database_url_gets_its_driver(monkeypatch: pytest.MonkeyPatch, scheme: str) -> None:
+    monkeypatch.setenv("DATABASE_URL", f"{scheme}://u:p@db/c")
+    assert Settings().sqlalchemy_url == "postgresql+psycopg://u:p@db/c"
+
+
+def test_the_brokers_name_has_no_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REDIS_URL", "redis://user:s3cret@redis:6379/0")
+    settings = Settings()
+    assert settings.broker_url == "redis://user:s3cret@redis:6379/0"
+    assert "s3cret" not in settings.broker_name
+
+
+def test_the_embedded_brokers_socket_fits_however_long_the_data_directory_is(
+    tmp_path: Path,
+) -> None:
+    settings = Settings(data_dir=tmp_path / ("d" * 120))
+    socket = settings.broker_dir / "v.sock"
+    assert len(str(socket).encode()) <= LONGEST_SOCKET_PATH
+    other = Settings(data_dir=tmp_path / ("e" * 120))
+    assert other.broker_dir != settings.broker_dir
+
+
+def test_packs_are_a_list_with_commas(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CALIBRANT_CORPUS_PACKS", "permissive, cc-by-sa")
+    assert Settings().corpus_packs == ("permissive", "cc-by-sa")
+    monkeypatch.setenv("CALIBRANT_CORPUS_PACKS", "permissive,secret")
+    with pytest.raises(ValidationError, match="secret"):
+        Settings()

@@ -1,0 +1,172 @@
+"""Tiny models of several architectures, random but with routing that differs between tokens, and
+a tokenizer for all of them. Saved as a person would have them: a directory with safetensors."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import (
+    LlamaConfig,
+    MiniMaxM2Config,
+    MixtralConfig,
+    PreTrainedConfig,
+    PreTrainedModel,
+    Qwen2MoeConfig,
+    Qwen3Config,
+    Qwen3MoeConfig,
+)
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
+
+VOCABULARY = 320
+CHAT_TEMPLATE = (
+    "{% for message in messages %}<|{{ message['role'] }}|>{{ message['content'] }}<|end|>"
+    "{% endfor %}"
+)
+SHARED = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 16,
+    "max_position_embeddings": 256,
+    "tie_word_embeddings": False,
+    "bos_token_id": 0,
+    "eos_token_id": 1,
+}
+
+
+def minimax_m2(**changes: object) -> PreTrainedConfig:
+    """MiniMax-M2: sigmoid scores with a correction bias, checkpoint names w1, w2, w3."""
+    return MiniMaxM2Config(
+        **{
+            **SHARED,
+            "intermediate_size": 32,
+            "num_local_experts": 8,
+            "num_experts_per_tok": 2,
+            "rotary_dim": 8,
+            **changes,
+        }  # fmt: skip
+    )
+
+
+def mixtral() -> PreTrainedConfig:
+    """Mixtral: softmax router, checkpoint names w1, w2, w3."""
+    return MixtralConfig(**SHARED, intermediate_size=32, num_local_experts=4, num_experts_per_tok=2)
+
+
+def qwen3_moe() -> PreTrainedConfig:
+    """Qwen3-MoE: the first layer is dense here, as some models have it."""
+    return Qwen3MoeConfig(
+        **SHARED, intermediate_size=96, moe_intermediate_size=32, num_experts=4,
+        num_experts_per_tok=2, norm_topk_prob=True, mlp_only_layers=[0],
+    )  # fmt: skip
+
+
+def qwen2_moe() -> PreTrainedConfig:
+    """Qwen2-MoE: a shared expert with a gate of its own reads the norm too."""
+    changes = {k: v for k, v in SHARED.items() if k != "head_dim"}
+    return Qwen2MoeConfig(
+        **changes, intermediate_size=96, moe_intermediate_size=32, num_experts=4,
+        num_experts_per_tok=2, shared_expert_intermediate_size=64,
+    )  # fmt: skip
+
+
+def llama() -> PreTrainedConfig:
+    """Llama: dense, as many key as query heads."""
+    return LlamaConfig(**{**SHARED, "num_key_value_heads": 4}, intermediate_size=96)
+
+
+def qwen3() -> PreTrainedConfig:
+    """Qwen3: dense, grouped queries, norms on query and key."""
+    return Qwen3Config(**SHARED, intermediate_size=96)
+
+
+MOE: dict[str, Callable[[], PreTrainedConfig]] = {
+    "minimax_m2": minimax_m2,
+    "mixtral": mixtral,
+    "qwen3_moe": qwen3_moe,
+    "qwen2_moe": qwen2_moe,
+}
+DENSE: dict[str, Callable[[], PreTrainedConfig]] = {"llama": llama, "qwen3": qwen3}
+
+
+def tiny_model(
+    config: PreTrainedConfig, dtype: torch.dtype = torch.float32, seed: int = 0
+) -> PreTrainedModel:
+    """A random model of the config. Weights are larger than transformers' own, norms and routers
+    vary by channel, so that smoothing has something to find."""
+    torch.manual_seed(seed)
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.ndim == 1:
+                parameter.copy_(torch.rand_like(parameter) * 2 + 0.2)
+            elif "embed" in name:
+                parameter.normal_(0, 1)
+            else:
+                parameter.normal_(0, parameter.shape[-1] ** -0.5)
+        for name, buffer in model.named_buffers():
+            if "correction_bias" in name:
+                buffer.normal_(0, 0.1)
+    model.config.dtype = dtype
+    return model.to(dtype)
+
+
+def tiny_tokenizer() -> PreTrainedTokenizerFast:
+    """One token a byte, and the tokens of the chat template."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    special = ["<s>", "</s>", "<|user|>", "<|assistant|>", "<|system|>", "<|end|>"]
+    vocabulary = {token: at for at, token in enumerate([*special, *alphabet])}
+    tokenizer = Tokenizer(models.BPE(vocabulary, merges=[], unk_token=None))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens(special)
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", pad_token="</s>"
+    )
+    fast.chat_template = CHAT_TEMPLATE
+    return fast
+
+
+def save(model: PreTrainedModel, directory: Path) -> Path:
+    """The model with tokenizer, generation config and licence, as published."""
+    model.save_pretrained(directory)
+    tiny_tokenizer().save_pretrained(directory)
+    (directory / "LICENSE").write_text("The licence of the tiny model.\n", encoding="utf-8")
+    return directory
+
+
+def write_jsonl(file: Path, rows: int, length: int, seed: int = 0) -> Path:
+    """Rows of text of about ``length`` bytes, with facets that repeat."""
+    generator = torch.Generator().manual_seed(seed)
+    words = [
+        "fn main",
+        "print(",
+        "the",
+        "experts",
+        "\u05e9\u05dc\u05d5\u05dd",
+        "mean",
+        "==",
+        "\n",
+        "x = 1",
+        "law",
+    ]
+    lines = []
+    for at in range(rows):
+        text = ""
+        while len(text) < length + at % 5:
+            text += words[int(torch.randint(len(words), (), generator=generator))] + " "
+        row = {
+            "text": text,
+            "spoken_language": ("en", "he")[at % 2],
+            "programming_language": ("Rust", "", "Python")[at % 3],
+            "domain": ("code", "law")[at % 2],
+        }
+        lines.append(json.dumps(row, ensure_ascii=False))
+    file.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return file

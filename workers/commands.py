@@ -1,0 +1,281 @@
+"""The engine's commands: ``coverage``, ``quantize``, ``evaluate``, ``verify``.
+
+They run in this process and need no server. With ``--json`` one document goes to stdout; progress
+and everything else goes to stderr. torch and transformers are imported inside the commands, so
+that ``--help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
+
+from app.console import Json, complain, say, tell, wide
+from app.errors import CalibrantError
+from app.facets import Facet
+from app.jobs.events import Event, Notice, StepFinished, StepStarted
+from app.jobs.events import Progress as ProgressEvent
+from app.jobs.spec import JobResult, JobSpec
+from app.jobs.states import JobKind
+from app.recipes.schema import DEFAULT_PRESET, load_recipe
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from workers.engine.calibration_rows import CalibrationRows
+
+app = typer.Typer(help="Quantize and check models on this machine.", no_args_is_help=True)
+
+Model = Annotated[Path, typer.Option(help="The model's directory.")]
+Rows = Annotated[
+    Path, typer.Option("--set", help="A built set's directory, or a JSONL of text or messages.")
+]
+Threads = Annotated[
+    int | None, typer.Option(min=1, help="Threads to compute with; by default the free cores.")
+]
+
+
+@app.command()
+def coverage(
+    model: Model,
+    set_: Rows,
+    by: Annotated[Facet | None, typer.Option(help="Count for each value of a facet too.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Keep coverage.npz in this directory.")] = None,
+    threads: Threads = None,
+    json: Json = False,
+) -> None:
+    """Count the tokens of a set that are routed to each expert."""
+    from app.coverage.profile import Profile
+    from app.coverage.summary import summarise
+
+    with _refusals(), _working_directory(out) as directory:
+        spec = _spec(JobKind.PROFILE, directory, model, set_, threads=threads)
+        _run(spec)
+        document = summarise(Profile.load(directory / "coverage.npz"), by.value if by else None)
+    if json:
+        say(document)
+        return
+    tell(
+        wide("tokens", f"{document['tokens']:,}"),
+        wide("top-k", str(document["top_k"])),
+        wide(
+            "experts", f"{document['experts_reached']:,} of {document['experts_total']:,} reached"
+        ),
+        wide("starved", f"{len(document['starved']):,} experts"),
+    )
+    if document["note"]:
+        tell(document["note"])
+
+
+@app.command()
+def quantize(
+    model: Model,
+    set_: Rows,
+    out: Annotated[Path, typer.Option(help="Where the checkpoint goes; must not be there yet.")],
+    recipe: Annotated[str, typer.Option(help="A preset's slug or a YAML file.")] = DEFAULT_PRESET,
+    held_out: Annotated[
+        Path | None, typer.Option(help="Rows to measure the error on: a set or a JSONL file.")
+    ] = None,
+    threads: Threads = None,
+    json: Json = False,
+) -> None:
+    """Quantize a model with AWQ, export the checkpoint and verify it."""
+    with _refusals(), _beside(out) as directory:
+        spec = _spec(JobKind.QUANTIZE, directory, model, set_, threads=threads)
+        spec.recipe, spec.checkpoint = load_recipe(recipe), out.resolve()
+        spec.held_out = held_out.resolve() if held_out else None
+        events = out.resolve().with_name(f"{out.name}.events.jsonl")
+        result = _run(spec, events)
+    if json:
+        say({**result.model_dump(mode="json"), "events": str(events)})
+        return
+    tell(
+        wide("checkpoint", str(result.checkpoint)),
+        wide("size", f"{(result.bytes_after or 0) / 1e6:,.1f} MB, was "
+             f"{(result.bytes_before or 0) / 1e6:,.1f} MB"),
+        wide("mean KL", f"{result.evaluation.kl_mean:.5f} nats a token"
+             if result.evaluation else "not measured"),
+        wide("time", f"{result.seconds:,.1f} s"),
+    )  # fmt: skip
+
+
+@app.command()
+def evaluate(
+    base: Annotated[Path, typer.Option(help="The original model's directory.")],
+    checkpoint: Annotated[Path, typer.Option(help="The quantized checkpoint's directory.")],
+    set_: Rows,
+    seed: Annotated[int, typer.Option(help="Seed of the bootstrap.")] = 0,
+    threads: Threads = None,
+    json: Json = False,
+) -> None:
+    """Measure how far a checkpoint is from its original on held-out rows."""
+    with _refusals():
+        from workers.engine.device import set_threads
+        from workers.engine.evaluation import evaluate as compare
+
+        set_threads(threads)
+        original, rows = _model_and_rows(base, set_)
+        quantized = _quantized_model(checkpoint, original)
+        with _bar("Evaluating") as advance:
+            found = compare(original, quantized, rows, seed, advance)
+    if json:
+        say(found.model_dump(mode="json"))
+        return
+    tell(
+        wide("mean KL", f"{found.kl_mean:.5f} ({found.kl_low:.5f} to {found.kl_high:.5f})"),
+        wide("perplexity", f"{found.perplexity:,.3f}, was {found.perplexity_base:,.3f}"),
+        wide("rows", f"{found.rows:,}"),
+    )
+
+
+@app.command()
+def verify(
+    checkpoint: Annotated[Path, typer.Argument(help="The quantized checkpoint's directory.")],
+    source: Annotated[Path, typer.Option(help="The directory of the model it was made from.")],
+    json: Json = False,
+) -> None:
+    """Check every tensor of a checkpoint against its source. Exits 1 when something is wrong."""
+    with _refusals():
+        from workers.engine.verification import verify as check
+
+        with _bar("Verifying") as advance:
+            found = check(checkpoint, source, advance)
+    if json:
+        say(found.model_dump(mode="json"))
+    else:
+        tell(*(f"{fault.tensor}: {fault.problem}" for fault in found.problems))
+        tell(wide("tensors", f"{found.tensors:,}"), wide("quantized", f"{found.quantized:,}"))
+        tell("The checkpoint holds." if found.ok else "The checkpoint does not hold.")
+    if not found.ok:
+        raise typer.Exit(1)
+
+
+def _spec(kind: JobKind, directory: Path, model: Path, rows: Path, threads: int | None) -> JobSpec:
+    return JobSpec(
+        job_id="local",
+        kind=kind,
+        directory=directory,
+        sets_dir=directory,
+        model=model.resolve(),
+        calibration=rows.resolve(),
+        threads=threads,
+    )
+
+
+def _run(spec: JobSpec, events: Path | None = None) -> JobResult:
+    """Run a job here, its events shown on stderr and, where ``events`` is given, kept in it."""
+    from workers.engine.main_job import run
+
+    with _shown_events() as show:
+        if events is None:
+            return run(spec, show)
+        with events.open("w", encoding="utf-8") as log:
+
+            def emit(event: Event) -> None:
+                log.write(event.model_dump_json() + "\n")
+                log.flush()
+                show(event)
+
+            return run(spec, emit)
+
+
+def _model_and_rows(directory: Path, rows: Path) -> tuple[PreTrainedModel, CalibrationRows]:
+    from workers.engine.calibration_rows import read_rows
+    from workers.engine.loading import limits_of, load_tokenizer
+    from workers.engine.steps import load_for_computing
+
+    tokenizer = load_tokenizer(directory)
+    model = load_for_computing(directory)
+    return model, read_rows(rows, tokenizer, limits_of(model))
+
+
+def _quantized_model(checkpoint: Path, original: PreTrainedModel) -> PreTrainedModel:
+    from workers.engine.loading import load_model
+
+    return load_model(checkpoint, original.dtype, original.device)
+
+
+@contextmanager
+def _refusals() -> Iterator[None]:
+    """A CalibrantError becomes its sentence on stderr and its exit code."""
+    try:
+        yield
+    except CalibrantError as error:
+        complain(error.sentence)
+        raise typer.Exit(error.exit_code) from error
+
+
+@contextmanager
+def _working_directory(out: Path | None) -> Iterator[Path]:
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        yield out.resolve()
+        return
+    with tempfile.TemporaryDirectory(prefix="calibrant-") as directory:
+        yield Path(directory)
+
+
+@contextmanager
+def _beside(out: Path) -> Iterator[Path]:
+    """A directory for the job's own files on the disk the checkpoint goes to."""
+    parent = out.resolve().parent
+    parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".calibrant-", dir=parent) as directory:
+        yield Path(directory)
+
+
+@contextmanager
+def _bars() -> Iterator[Progress]:
+    """Progress on stderr, drawn only on a terminal."""
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
+               TimeRemainingColumn())  # fmt: skip
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        yield progress
+
+
+@contextmanager
+def _bar(name: str) -> Iterator[Callable[[int, int], None]]:
+    with _bars() as progress:
+        bar = progress.add_task(name, total=None)
+        yield lambda done, total: progress.update(bar, completed=done, total=total)
+
+
+@contextmanager
+def _shown_events() -> Iterator[Callable[[Event], None]]:
+    """Events of a job for a person: a bar a step on a terminal, a line a step elsewhere."""
+    with _bars() as progress:
+        bars: dict[str, TaskID] = {}
+
+        def show(event: Event) -> None:
+            if isinstance(event, StepStarted):
+                bars[event.step] = progress.add_task(event.step.value, total=None)
+            elif isinstance(event, ProgressEvent):
+                progress.update(bars[event.step], completed=event.done, total=event.total)
+            elif isinstance(event, StepFinished):
+                _show_finished(progress, bars[event.step], event)
+            elif isinstance(event, Notice):
+                progress.console.print(event.message, style="dim")
+
+        yield show
+
+
+def _show_finished(progress: Progress, bar: TaskID, event: StepFinished) -> None:
+    progress.update(bar, total=1, completed=1)
+    if not sys.stderr.isatty():
+        complain(f"{event.step.value}: done in {event.seconds:,.1f} s")

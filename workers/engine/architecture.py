@@ -1,0 +1,110 @@
+"""Where the experts of a model are, read from its module tree and never from a table of names.
+
+Experts modules are those that follow transformers' experts protocol (or, after linearization,
+llmcompressor's ``LinearExperts2D``). From each: its block (the parent), its decoder layer (the
+nearest ancestor that is an element of a module list) and its router (the one module of the block
+whose two-dimensional weight is experts × hidden).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import nn
+from transformers import PreTrainedModel
+
+from app.errors import ModelRefused
+from workers.engine.library_output import hush
+
+hush()
+
+from llmcompressor.modeling.moe.linearize import (  # noqa: E402
+    get_linearized_moes,
+    get_non_linearized_moes,
+)
+
+
+@dataclass(frozen=True)
+class MoeLayer:
+    """One mixture of experts: ``index`` of its decoder layer and the names of its modules."""
+
+    index: int
+    layer_name: str
+    block_name: str
+    experts_name: str
+    router_name: str
+    experts: int
+    top_k: int
+
+
+def moe_layers(model: PreTrainedModel) -> list[MoeLayer]:
+    """Every mixture of experts in the order of the decoder; empty for a dense model.
+
+    Works before and after linearization. Raises ModelRefused for experts whose router cannot be
+    told.
+    """
+    found = [*get_non_linearized_moes(model), *get_linearized_moes(model)]
+    layers = [_moe_layer(model, name, module) for name, module in found]
+    return sorted(layers, key=lambda layer: layer.index)
+
+
+def layer_index(module_name: str) -> int | None:
+    """The decoder layer a module belongs to: the first number in its name (3 for
+    ``model.layers.3.mlp.experts.7.up_proj``), None outside the decoder."""
+    return next((int(part) for part in module_name.split(".") if part.isdigit()), None)
+
+
+def layer_name_of(module_name: str) -> str | None:
+    """The name of a module's decoder layer: everything up to the first number."""
+    parts = module_name.split(".")
+    at = next((at for at, part in enumerate(parts) if part.isdigit()), None)
+    return None if at is None else ".".join(parts[: at + 1])
+
+
+def _moe_layer(model: PreTrainedModel, experts_name: str, module: nn.Module) -> MoeLayer:
+    index, layer_name = layer_index(experts_name), layer_name_of(experts_name)
+    if index is None or layer_name is None:
+        raise ModelRefused(f"The experts {experts_name} are not inside a decoder layer.")
+    block_name = experts_name.rpartition(".")[0]
+    block = model.get_submodule(block_name)
+    experts = int(module.num_experts)  # type: ignore[arg-type]
+    hidden = int(model.config.get_text_config().hidden_size)
+    router_name = _router_name(block, block_name, experts_name, (experts, hidden))
+    router = model.get_submodule(router_name)
+    return MoeLayer(
+        index=index,
+        layer_name=layer_name,
+        block_name=block_name,
+        experts_name=experts_name,
+        router_name=router_name,
+        experts=experts,
+        top_k=_top_k(model, router, block),
+    )
+
+
+def _router_name(
+    block: nn.Module, block_name: str, experts_name: str, shape: tuple[int, int]
+) -> str:
+    candidates = [
+        f"{block_name}.{name}"
+        for name, module in block.named_modules()
+        if name
+        and not f"{block_name}.{name}.".startswith(f"{experts_name}.")
+        and tuple(getattr(getattr(module, "weight", None), "shape", ())) == shape
+    ]
+    if len(candidates) != 1:
+        raise ModelRefused(
+            f"{block_name} should have one router (a weight of {shape[0]} experts × {shape[1]}), "
+            f"and {len(candidates)} modules look like one"
+            + (f": {', '.join(candidates)}." if candidates else ".")
+        )
+    return candidates[0]
+
+
+def _top_k(model: PreTrainedModel, router: nn.Module, block: nn.Module) -> int:
+    config = model.config.get_text_config()
+    for owner, name in ((router, "top_k"), (block, "top_k"), (config, "num_experts_per_tok")):
+        value = getattr(owner, name, None)
+        if isinstance(value, int) and value > 0:
+            return value
+    raise ModelRefused("The model does not say how many experts a token is routed to (top-k).")

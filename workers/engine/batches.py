@@ -1,0 +1,126 @@
+"""Rows as batches without a padding token.
+
+Rows have different lengths. Padding them would put padding tokens into the routing counts and
+into AWQ's statistics; the default collator of llmcompressor cuts a batch to its shortest row.
+Here whole rows are laid one after another in a batch of one sequence, with position ids that
+start again at 0 for each row: transformers then masks attention so that a row sees itself only
+(``masking_utils.find_packed_sequence_indices``). A model for which that does not hold, found by
+trying it, gets one row a batch.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+from transformers import PreTrainedModel
+
+from workers.engine.calibration_rows import CalibrationRow
+
+PROBE_LENGTH = 8
+LEAK_TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-6}
+LEAK_TOLERANCE_HALF = 3e-2
+
+
+@dataclass(frozen=True)
+class PackedBatch:
+    """Whole rows side by side: ``input_ids`` and ``position_ids`` int64 [1, tokens],
+    ``row_of_token`` int64 [tokens], the index of each token's row in the set."""
+
+    input_ids: torch.Tensor
+    position_ids: torch.Tensor
+    row_of_token: torch.Tensor
+
+    @property
+    def inputs(self) -> dict[str, torch.Tensor]:
+        """What the model's forward takes."""
+        return {"input_ids": self.input_ids, "position_ids": self.position_ids}
+
+
+def pack(rows: Sequence[CalibrationRow], tokens_a_batch: int) -> list[PackedBatch]:
+    """The rows in their order, as many whole rows a batch as fit ``tokens_a_batch``.
+
+    A row longer than that gets a batch of its own. ``tokens_a_batch=1`` gives one row a batch.
+    """
+    batches: list[PackedBatch] = []
+    pending: list[int] = []
+    filled = 0
+    for index, row in enumerate(rows):
+        length = len(row.input_ids)
+        if pending and filled + length > tokens_a_batch:
+            batches.append(_batch_of(rows, pending))
+            pending, filled = [], 0
+        pending.append(index)
+        filled += length
+    if pending:
+        batches.append(_batch_of(rows, pending))
+    return batches
+
+
+def _batch_of(rows: Sequence[CalibrationRow], indices: list[int]) -> PackedBatch:
+    lengths = [len(rows[index].input_ids) for index in indices]
+    ids = np.concatenate([rows[index].input_ids for index in indices]).astype(np.int64)
+    positions = np.concatenate([np.arange(length) for length in lengths])
+    return PackedBatch(
+        input_ids=torch.from_numpy(ids)[None],
+        position_ids=torch.from_numpy(positions)[None],
+        row_of_token=torch.from_numpy(np.repeat(np.asarray(indices, dtype=np.int64), lengths)),
+    )
+
+
+def loader_of(batches: Sequence[PackedBatch]) -> DataLoader[dict[str, torch.Tensor]]:
+    """The batches as the DataLoader llmcompressor takes: in order, no sampler, no collator (its
+    own sampler is unseeded)."""
+    inputs = [batch.inputs for batch in batches]
+    return DataLoader(inputs, batch_size=None, shuffle=False)  # type: ignore[arg-type]
+
+
+@torch.no_grad()
+def rows_stay_apart(model: PreTrainedModel) -> bool:
+    """Whether a packed row is unchanged by the row before it, tried on two short rows.
+
+    False for models that do not take position ids and for those whose layers carry a state along
+    the sequence (linear attention, convolutions).
+    """
+    if "position_ids" not in inspect.signature(model.forward).parameters:
+        return False
+    vocabulary = vocabulary_of(model)
+    ids = torch.arange(2 * PROBE_LENGTH) % vocabulary
+    other = ids.clone()
+    other[:PROBE_LENGTH] = (ids[:PROBE_LENGTH] + vocabulary // 2) % vocabulary
+    positions = torch.arange(PROBE_LENGTH).repeat(2)[None]
+    first, second = (
+        hidden_states(model, candidate[None], positions)[0, PROBE_LENGTH:].float()
+        for candidate in (ids, other)
+    )
+    tolerance = LEAK_TOLERANCE.get(model.dtype, LEAK_TOLERANCE_HALF)
+    return bool((first - second).norm() <= tolerance * first.norm())
+
+
+def vocabulary_of(model: PreTrainedModel) -> int:
+    """How many token ids the model has an embedding for."""
+    weight = model.get_input_embeddings().weight
+    assert isinstance(weight, torch.Tensor)
+    return int(weight.shape[0])
+
+
+def hidden_states(
+    model: PreTrainedModel, input_ids: torch.Tensor, position_ids: torch.Tensor
+) -> torch.Tensor:
+    """The decoder's last hidden states [1, tokens, hidden], without the head's logits."""
+    device = model.device
+    output = model.base_model(
+        input_ids=input_ids.to(device), position_ids=position_ids.to(device), use_cache=False
+    )
+    return output.last_hidden_state  # type: ignore[no-any-return]
+
+
+def pack_for(
+    model: PreTrainedModel, rows: Sequence[CalibrationRow], tokens_a_batch: int = 1024
+) -> list[PackedBatch]:
+    """``pack`` when the model keeps packed rows apart, else one row a batch."""
+    return pack(rows, tokens_a_batch if rows_stay_apart(model) else 1)

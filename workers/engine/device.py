@@ -1,0 +1,37 @@
+"""Where the engine computes, with how many threads, and in which dtype."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+
+HALVES = (torch.float16, torch.bfloat16)
+
+
+def compute_device() -> torch.device:
+    """The accelerator if there is one, else the CPU."""
+    return torch.accelerator.current_accelerator() or torch.device("cpu")
+
+
+def compute_dtype(device: torch.device, stored: torch.dtype) -> torch.dtype:
+    """The dtype to search scales in: half precision is widened on a CPU, where it is slow or
+    summed coarsely; what is written keeps the checkpoint's dtype (``workers.engine.packing``)."""
+    return torch.float32 if device.type == "cpu" and stored in HALVES else stored
+
+
+def set_threads(threads: int | None) -> int:
+    """Let torch use ``threads`` threads, by default as many as cores are free now.
+
+    A thread more than there are free cores costs tens of times the time: torch's threads wait
+    for each other by spinning.
+    """
+    chosen = threads or int(os.environ.get("OMP_NUM_THREADS", 0)) or free_cores()
+    torch.set_num_threads(chosen)
+    return chosen
+
+
+def free_cores() -> int:
+    """Cores this process may use that nothing kept busy over the last minute; at least 1."""
+    allowed = len(os.sched_getaffinity(0))
+    return max(1, allowed - round(os.getloadavg()[0]))

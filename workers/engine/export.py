@@ -1,0 +1,218 @@
+"""The quantized model as a checkpoint that serves, made from the source file by file.
+
+Every tensor of the source is gone through in its own file: a quantized weight is written as its
+packed tensors under the source's name (``.weight`` → ``.weight_packed``, ``.weight_scale``,
+``.weight_shape`` and, when asymmetric, ``.weight_zero_point``); a tensor that smoothing changed is
+written in the source's dtype; everything else is copied as it is, so it is equal to the source
+byte for byte. Changed by design, and only where AWQ smoothed: norms, routers, and weights that
+read a smoothed norm without being quantized.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from transformers import PreTrainedModel
+
+from app.errors import CheckpointRefused, DiskFull
+from app.jobs.spec import CheckpointFile
+from workers.engine.artifacts import (
+    disk_full_is_a_sentence,
+    sync_directory,
+    write_model,
+    write_text,
+)
+from workers.engine.checkpoint_names import CheckpointNames, checkpoint_names
+from workers.engine.loading import read_config
+from workers.engine.manifest import (
+    MANIFEST,
+    CheckpointManifest,
+    described,
+    package_versions,
+    source_of,
+)
+from workers.engine.packing import sha256_of
+from workers.engine.quantization import Quantized
+from workers.engine.quantization_config import quantization_config
+from workers.engine.safetensors_files import INDEX, Shards
+
+CARRIED = (
+    "*.json", "*.jinja", "*.model", "*.tiktoken", "*.txt",
+    "LICEN[CS]E*", "NOTICE*", "COPYING*", "USE_POLICY*",
+)  # fmt: skip
+OWN_FILES = ("config.json", INDEX, MANIFEST)
+
+OnShard = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A finished checkpoint: its files, manifest last."""
+
+    directory: Path
+    files: list[CheckpointFile]
+
+
+@dataclass(frozen=True)
+class _Rewriting:
+    """What turns source tensors into the checkpoint's, and the hashes gathered on the way."""
+
+    shards: Shards
+    names: CheckpointNames
+    quantized: Quantized
+    state: dict[str, torch.Tensor]
+    changed: frozenset[str]
+    dequantized: dict[str, str]
+    smoothed: dict[str, str]
+
+    def tensors_of(self, source: str) -> dict[str, torch.Tensor]:
+        """What one source tensor becomes, by name."""
+        parameter = self.names.parameter_of.get(source, "")
+        module, _, leaf = parameter.rpartition(".")
+        packed = self.quantized.packed.get(module)
+        if packed is not None and leaf == "weight":
+            self.dequantized[source] = packed.dequantized_sha256
+            base = source.removesuffix("weight")
+            return {base + suffix: tensor for suffix, tensor in packed.tensors.items()}
+        original = self.shards.tensor(source)
+        if module in self.changed and parameter in self.state:
+            tensor = self.state[parameter].detach().to("cpu", original.dtype).contiguous()
+            if not torch.equal(tensor, original):
+                self.smoothed[source] = sha256_of(tensor)
+                return {source: tensor}
+        return {source: original}
+
+
+def refuse_taken_destination(destination: Path) -> None:
+    """Raise CheckpointRefused when something is at ``destination`` already."""
+    if destination.exists() and (not destination.is_dir() or any(destination.iterdir())):
+        raise CheckpointRefused(
+            f"{destination} is there already and is not empty: give another directory, or remove "
+            "it first."
+        )
+
+
+def refuse_unexportable(model: PreTrainedModel, quantized_modules: list[str], source: Path) -> None:
+    """Raise ModelRefused, before the long work, when a weight to quantize has no tensor of its
+    own in the source (gpt-oss and Granite keep their experts fused)."""
+    names = checkpoint_names(model, Shards(source).tensors)
+    for module in quantized_modules:
+        names.source_weight(module)
+
+
+def export(
+    model: PreTrainedModel,
+    quantized: Quantized,
+    source: Path,
+    set_id: str,
+    destination: Path,
+    on_shard: OnShard | None = None,
+) -> Exported:
+    """Write the checkpoint beside ``destination``, then rename it there; manifest last.
+
+    Raises DiskFull (nothing half-written stays) and CheckpointRefused (destination taken).
+    """
+    refuse_taken_destination(destination)
+    partial = destination.with_name(f".{destination.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        with disk_full_is_a_sentence(destination):
+            files = _write(model, quantized, source, set_id, partial, on_shard)
+            if destination.exists():
+                destination.rmdir()
+            partial.rename(destination)
+            sync_directory(destination.parent)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return Exported(destination, files)
+
+
+def _write(
+    model: PreTrainedModel,
+    quantized: Quantized,
+    source: Path,
+    set_id: str,
+    directory: Path,
+    on_shard: OnShard | None,
+) -> list[CheckpointFile]:
+    shards = Shards(source)
+    names = checkpoint_names(model, shards.tensors)
+    _refuse_too_little_room(shards, names, quantized, directory)
+    changed = quantized.smoothed | quantized.packed.keys()
+    rewriting = _Rewriting(shards, names, quantized, model.state_dict(), changed, {}, {})
+    _write_shards(rewriting, directory, on_shard)
+    config = {
+        **read_config(source),
+        "quantization_config": quantization_config(model, quantized.plan, names),
+    }
+    write_text(directory / "config.json", json.dumps(config, indent=2) + "\n")
+    _carry_over(source, directory)
+    for file in directory.iterdir():
+        _sync(file)
+    files = [described(file) for file in sorted(directory.iterdir())]
+    manifest = CheckpointManifest(
+        source=source_of(source),
+        recipe=quantized.plan.recipe,
+        set_id=set_id,
+        packages=package_versions(),
+        dequantized=rewriting.dequantized,
+        smoothed=rewriting.smoothed,
+        files=files,
+    )
+    write_model(directory / MANIFEST, manifest)
+    return [*files, described(directory / MANIFEST)]
+
+
+def _refuse_too_little_room(
+    shards: Shards, names: CheckpointNames, quantized: Quantized, directory: Path
+) -> None:
+    packed = [tensor for weight in quantized.packed.values() for tensor in weight.tensors.values()]
+    replaced = {names.source_weight(module) for module in quantized.packed}
+    kept = [stored.size_bytes for name, stored in shards.tensors.items() if name not in replaced]
+    needed = sum(tensor.nbytes for tensor in packed) + sum(kept)
+    free = shutil.disk_usage(directory).free
+    if free < needed:
+        raise DiskFull(
+            f"The checkpoint needs {needed / 1e6:,.1f} MB and the disk of {directory.parent} has "
+            f"{free / 1e6:,.1f} MB free: free some space and start again."
+        )
+
+
+def _write_shards(rewriting: _Rewriting, directory: Path, on_shard: OnShard | None) -> None:
+    shards = rewriting.shards
+    weight_map: dict[str, str] = {}
+    total_size = 0
+    for done, file in enumerate(shards.files, start=1):
+        tensors: dict[str, torch.Tensor] = {}
+        for source in shards.names_in(file):
+            tensors.update(rewriting.tensors_of(source))
+        save_file(tensors, directory / file, metadata={"format": "pt"})
+        weight_map.update(dict.fromkeys(tensors, file))
+        total_size += sum(tensor.nbytes for tensor in tensors.values())
+        if on_shard is not None:
+            on_shard(done, len(shards.files))
+    if len(shards.files) > 1 or (shards.directory / INDEX).is_file():
+        index = {"metadata": {"total_size": total_size}, "weight_map": weight_map}
+        write_text(directory / INDEX, json.dumps(index, indent=2, sort_keys=True) + "\n")
+
+
+def _carry_over(source: Path, directory: Path) -> None:
+    """Copy tokenizer, templates, generation settings and licences; no code, no weights."""
+    for file in sorted(source.iterdir()):
+        wanted = any(fnmatch(file.name, pattern) for pattern in CARRIED)
+        if file.is_file() and wanted and file.name not in OWN_FILES:
+            shutil.copyfile(file, directory / file.name)
+
+
+def _sync(file: Path) -> None:
+    with file.open("rb") as stream:
+        os.fsync(stream.fileno())

@@ -1,0 +1,30 @@
+"""Keep the libraries' own chatter off stdout, where a command prints its one JSON document.
+
+llmcompressor adds a loguru sink on ``sys.stdout`` when it is imported, and both it and
+compressed-tensors draw a tqdm bar for every grid search. Progress is told by events instead
+(``app.jobs.events``); warnings of the libraries stay, on stderr. Import this module before any of
+them.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+os.environ.setdefault("TQDM_DISABLE", "1")
+os.environ.setdefault("LLM_COMPRESSOR_LOG_LEVEL", "ERROR")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+
+def hush(level: str = "ERROR") -> None:
+    """Send what llmcompressor, compressed-tensors and transformers say to stderr, from ``level``
+    on (a loguru level name)."""
+    import llmcompressor  # noqa: F401  (it sets its own sink at import; ours replaces it)
+    import transformers
+    from loguru import logger
+
+    logger.remove()
+    logger.add(sys.stderr, level=level, format="{time:HH:mm:ss} {level} {message}")
+    transformers.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    transformers.logging.disable_progress_bar()  # type: ignore[no-untyped-call]

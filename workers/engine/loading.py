@@ -1,0 +1,148 @@
+"""Models and tokenizers from a local directory, plainly, and their experts as Linear layers.
+
+``llmcompressor.modeling.moe.linearize.load_quantizable_moe`` imports torchvision for Qwen-like
+models; loading plainly and calling ``linearize_moe`` afterwards does not.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from app.errors import ModelRefused
+from workers.engine.batches import vocabulary_of
+from workers.engine.calibration_rows import ModelLimits
+from workers.engine.library_output import hush
+
+hush()
+
+from compressed_tensors.offload import OffloadCache  # noqa: E402
+from compressed_tensors.utils import patch_attr  # noqa: E402
+from llmcompressor.modeling.moe import linear_experts  # noqa: E402
+from llmcompressor.modeling.moe.linearize import linearize_moe  # noqa: E402
+from transformers import (  # noqa: E402
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "tiktoken.model")
+PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+NO_POSITION_LIMIT = 1 << 30
+
+
+def read_config(directory: Path) -> dict[str, Any]:
+    """``config.json`` of a model directory.
+
+    Raises ModelRefused when the directory, the file or its JSON is missing or broken.
+    """
+    if not directory.is_dir():
+        raise ModelRefused(f"There is no model directory at {directory}.")
+    file = directory / "config.json"
+    if not file.is_file():
+        raise ModelRefused(f"{directory} is not a model: it has no config.json.")
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ModelRefused(f"{file} is not JSON: {error}.") from error
+    if not isinstance(config, dict):
+        raise ModelRefused(f"{file} is not a JSON object.")
+    return config
+
+
+def refuse_unusable_source(directory: Path) -> None:
+    """Raise ModelRefused when the directory cannot be a source: not a model, quantized already,
+    or weights in another format than safetensors."""
+    config = read_config(directory)
+    quantization = config.get("quantization_config")
+    if quantization:
+        method = quantization.get("quant_method", "an unnamed method")
+        raise ModelRefused(
+            f"{directory} is quantized already ({method}): give the checkpoint it was made from."
+        )
+    refuse_without_safetensors(directory)
+
+
+def refuse_without_safetensors(directory: Path) -> None:
+    """Raise ModelRefused unless the directory has weights in safetensors."""
+    if any(directory.glob("*.safetensors")):
+        return
+    if any(file for pattern in PICKLES for file in directory.glob(pattern)):
+        raise ModelRefused(
+            f"{directory} has its weights in pickle files only, which can run code when opened: "
+            "convert them to safetensors first."
+        )
+    raise ModelRefused(f"{directory} has no weights: no .safetensors file is there.")
+
+
+def load_model(
+    directory: Path, dtype: torch.dtype | None = None, device: str | torch.device = "cpu"
+) -> PreTrainedModel:
+    """The model in evaluation mode, from local safetensors, without running code of the model's
+    author. ``dtype=None`` keeps the checkpoint's own.
+
+    Raises ModelRefused when the directory cannot be loaded.
+    """
+    read_config(directory)
+    refuse_without_safetensors(directory)
+    try:
+        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+            directory,
+            dtype=dtype or "auto",
+            local_files_only=True,
+            use_safetensors=True,
+            trust_remote_code=False,
+        )
+    except (OSError, ValueError, RuntimeError, KeyError, ImportError) as error:
+        first_line = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
+        raise ModelRefused(f"The model at {directory} cannot be loaded: {first_line}") from error
+    nn.Module.to(model, device).train(False)
+    return model
+
+
+def load_tokenizer(directory: Path) -> PreTrainedTokenizerBase:
+    """The model's tokenizer. Raises ModelRefused when there is none or it cannot be read."""
+    read_config(directory)
+    if not any((directory / name).is_file() for name in TOKENIZER_FILES):
+        raise ModelRefused(
+            f"The model at {directory} has no tokenizer: none of {', '.join(TOKENIZER_FILES)} is "
+            "beside its config.json."
+        )
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            directory, local_files_only=True, trust_remote_code=False
+        )
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise ModelRefused(f"The tokenizer at {directory} cannot be read: {error}") from error
+    return tokenizer
+
+
+def limits_of(model: PreTrainedModel) -> ModelLimits:
+    """How many token ids and positions the model has."""
+    config = model.config.get_text_config()
+    positions = getattr(config, "max_position_embeddings", None) or NO_POSITION_LIMIT
+    return ModelLimits(vocabulary=vocabulary_of(model), positions=int(positions))
+
+
+def linearize(model: PreTrainedModel) -> PreTrainedModel:
+    """Replace every fused experts module by one Linear a projection and expert, in place.
+
+    llmcompressor wraps each new Linear in an offload cache, even of a model that is not offloaded;
+    that slows every forward and cannot be done on the meta device, so here only modules whose
+    origin was offloaded are wrapped.
+    """
+    if any(isinstance(module._parameters, OffloadCache) for module in model.modules()):
+        linearize_moe(model)
+        return model
+    with torch.device(model.device), patch_attr(linear_experts, "offload_module", _leave_in_place):
+        linearize_moe(model)
+    return model
+
+
+def _leave_in_place(module: nn.Module, **_: object) -> nn.Module:
+    return module

@@ -1,0 +1,32 @@
+"""A job from its spec to its result, step by step. Needs no broker and no database."""
+
+from __future__ import annotations
+
+import time
+
+from app.jobs.events import Emit, StepFinished, StepStarted
+from app.jobs.spec import JobResult, JobSpec
+from workers.engine.artifacts import write_model
+from workers.engine.device import set_threads
+from workers.engine.steps import STEP_FUNCTIONS, Run
+
+
+def run(spec: JobSpec, emit: Emit) -> JobResult:
+    """Take the steps of the job's kind in order and return its result, also written as
+    ``result.json`` in the job's directory.
+
+    Raises CalibrantError with a sentence for a person when the job cannot go on.
+    """
+    wall, cpu = time.perf_counter(), time.process_time()
+    set_threads(spec.threads)
+    spec.directory.mkdir(parents=True, exist_ok=True)
+    job = Run(spec, emit)
+    for step in spec.steps:
+        since = time.perf_counter()
+        emit(StepStarted(step=step))
+        figures = STEP_FUNCTIONS[step](job)
+        emit(StepFinished(step=step, seconds=time.perf_counter() - since, figures=figures))
+    job.result.seconds = time.perf_counter() - wall
+    job.result.cpu_seconds = time.process_time() - cpu
+    write_model(spec.directory / "result.json", job.result)
+    return job.result

@@ -1,0 +1,69 @@
+"""A quantized weight as the tensors a checkpoint holds, and back.
+
+Scales are computed in the dtype of the checkpoint, whatever dtype the search ran in, so that what
+is written is what was measured.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import torch
+from compressed_tensors.compressors.pack_quantized import PackedQuantizationCompressor
+from compressed_tensors.quantization import QuantizationScheme
+from compressed_tensors.quantization.utils import calculate_qparams
+
+from workers.engine.library_output import hush
+
+hush()
+
+from llmcompressor.observers.helpers import flatten_for_calibration  # noqa: E402
+
+SUFFIXES = ("weight_packed", "weight_scale", "weight_shape", "weight_zero_point")
+
+
+@dataclass(frozen=True)
+class PackedWeight:
+    """One quantized weight: ``tensors`` by suffix (``weight_packed`` int32, ``weight_scale``,
+    ``weight_shape`` int64, and ``weight_zero_point`` int32 when asymmetric), its scheme, and the
+    SHA-256 of the dequantized weight's bytes."""
+
+    tensors: dict[str, torch.Tensor]
+    scheme: QuantizationScheme
+    dequantized_sha256: str
+
+    def dequantized(self) -> torch.Tensor:
+        """The weight [out, in] a reader of the checkpoint gets, in the checkpoint's dtype."""
+        return dequantize(self.tensors, self.scheme)
+
+
+def pack_weight(
+    weight: torch.Tensor, scheme: QuantizationScheme, dtype: torch.dtype
+) -> PackedWeight:
+    """Round ``weight`` [out, in] to ``dtype``, then quantize it by its groups' least and greatest
+    values (llmcompressor's minmax observer) and pack it."""
+    assert scheme.weights is not None
+    weight = weight.detach().to(dtype)
+    groups = flatten_for_calibration(weight, "weight", scheme.weights)
+    scale, zero_point = calculate_qparams(
+        min_vals=groups.amin(dim=(0, -1)),
+        max_vals=groups.amax(dim=(0, -1)),
+        quantization_args=scheme.weights,
+    )
+    state = {"weight": weight, "weight_scale": scale, "weight_zero_point": zero_point}
+    packed = PackedQuantizationCompressor.compress(state, scheme)
+    tensors = {name: packed[name].cpu().contiguous() for name in SUFFIXES if name in packed}
+    return PackedWeight(tensors, scheme, sha256_of(dequantize(tensors, scheme)))
+
+
+def dequantize(tensors: dict[str, torch.Tensor], scheme: QuantizationScheme) -> torch.Tensor:
+    """The weight [out, in] held by packed tensors, in the dtype of their scale."""
+    weight: torch.Tensor = PackedQuantizationCompressor.decompress(tensors, scheme)["weight"]
+    return weight.contiguous()
+
+
+def sha256_of(tensor: torch.Tensor) -> str:
+    """SHA-256 of a tensor's bytes, in its own dtype and row-major order."""
+    flat = tensor.detach().cpu().contiguous().flatten().view(torch.uint8)
+    return hashlib.sha256(flat.numpy().data).hexdigest()

@@ -1,0 +1,266 @@
+"""The steps of a job, each a function from what is known so far to what it adds.
+
+``Run`` is what is known so far. Every step returns the figures worth showing beside it, and
+writes its artifact into the job's directory, whole or not at all.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from pydantic import BaseModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from app.calibration.spec import SetSpec
+from app.errors import CalibrantError, RecipeRefused
+from app.jobs.events import Emit, Notice, Progress
+from app.jobs.spec import JobResult, JobSpec
+from app.jobs.states import Step
+from workers.engine.artifacts import write_model, write_text
+from workers.engine.batches import pack_for
+from workers.engine.calibration_rows import CalibrationRows, ModelLimits, read_rows
+from workers.engine.checkpoint_names import checkpoint_names
+from workers.engine.device import compute_device, compute_dtype
+from workers.engine.evaluation import evaluate
+from workers.engine.export import export, refuse_taken_destination
+from workers.engine.loading import limits_of, linearize, load_model, load_tokenizer
+from workers.engine.preflight import meta_model, refuse_unfit
+from workers.engine.quantization import Plan, Quantized, plan_of, quantize
+from workers.engine.routing import count_routing, write_coverage
+from workers.engine.safetensors_files import Shards
+from workers.engine.verification import verify
+
+Figures = dict[str, Any]
+T = TypeVar("T")
+
+
+@dataclass
+class Run:
+    """A job under way: its spec, where its events go, its result so far, and what later steps
+    need of earlier ones."""
+
+    spec: JobSpec
+    emit: Emit
+    result: JobResult = field(default_factory=JobResult)
+    rows: CalibrationRows | None = None
+    held_out: CalibrationRows | None = None
+    model: PreTrainedModel | None = None
+    quantized: Quantized | None = None
+
+    @property
+    def destination(self) -> Path:
+        """Where the checkpoint goes: the spec's place, or ``checkpoint`` in the job's own."""
+        return self.spec.checkpoint or self.spec.directory / "checkpoint"
+
+    def progress(self, step: Step, unit: str) -> Callable[[int, int], None]:
+        """A callback that emits how far ``step`` is."""
+
+        def tell(done: int, total: int) -> None:
+            self.emit(Progress(step=step, done=done, total=total, unit=unit))
+
+        return tell
+
+    def notice(self, message: str, step: Step, *, warning: bool = False) -> None:
+        """Emit a sentence for the person."""
+        self.emit(Notice(step=step, level="warning" if warning else "info", message=message))
+
+    def loaded_model(self) -> PreTrainedModel:
+        """The source model on the compute device; loaded once."""
+        if self.model is None:
+            self.model = load_for_computing(self.spec.model)
+        return self.model
+
+
+def build(run: Run) -> Figures:
+    """Refuse what cannot work, then build or read the set and the held-out rows."""
+    spec = run.spec
+    quantizes = Step.QUANTIZE in spec.steps
+    if quantizes and spec.recipe is None:
+        raise RecipeRefused("A quantize job needs a recipe.")
+    refuse_unfit(spec.model, spec.recipe if quantizes else None)
+    if quantizes:
+        refuse_taken_destination(run.destination)
+    tokenizer = load_tokenizer(spec.model)
+    limits = _limits(spec.model)
+    run.rows = _rows(run, spec.calibration, tokenizer, limits)
+    if quantizes and spec.held_out is not None:
+        run.held_out = _rows(run, spec.held_out, tokenizer, limits)
+    run.result.set_id = run.rows.id
+    run.result.set_rows = len(run.rows.rows)
+    run.result.set_tokens = run.rows.tokens
+    return {"set": run.rows.id, "rows": run.result.set_rows, "tokens": run.rows.tokens}
+
+
+def profile(run: Run) -> Figures:
+    """Count which experts the set reaches by the model's own routing; ``coverage.npz``."""
+    rows = _needed(run.rows)
+    model = run.loaded_model()
+    batches = pack_for(model, rows.rows)
+    progress = run.progress(Step.PROFILE, "batches")
+    routing = count_routing(model, batches, len(rows.rows), progress)
+    write_coverage(run.spec.directory / "coverage.npz", routing, rows)
+    run.result.experts_reached = routing.experts_reached
+    run.result.experts_total = routing.experts_total
+    run.result.uncovered_experts = routing.uncovered
+    if not routing.experts_total:
+        run.notice("The model is dense: it has no experts to reach.", Step.PROFILE)
+    elif routing.uncovered:
+        message = f"{len(routing.uncovered):,} experts are reached by no token of the set."
+        run.notice(message, Step.PROFILE, warning=True)
+    return {
+        "experts_reached": routing.experts_reached,
+        "experts_total": routing.experts_total,
+        "tokens": rows.tokens,
+    }
+
+
+def quantize_step(run: Run) -> Figures:
+    """Smooth and quantize layer by layer; ``layers.json`` and ``modules.json``."""
+    rows = _needed(run.rows)
+    recipe = _needed(run.spec.recipe)
+    model = linearize(run.loaded_model())
+    plan = plan_of(model, recipe)
+    batches = pack_for(model, rows.rows)
+    torch.manual_seed(run.spec.seed)
+    tokenizer = load_tokenizer(run.spec.model)
+    dtypes = stored_dtypes(model, plan, run.spec.model)
+    run.quantized = quantize(model, tokenizer, plan, batches, dtypes, run.emit)
+    run.result.layers = run.quantized.layers
+    _write_list(run.spec.directory / "layers.json", run.quantized.layers)
+    _write_list(run.spec.directory / "modules.json", run.quantized.modules)
+    sqnr = [report.sqnr_db for report in run.quantized.layers]
+    return {
+        "modules": len(run.quantized.packed),
+        "mappings": len(plan.mappings),
+        "layers": len(sqnr),
+        "sqnr_db": sum(sqnr) / len(sqnr),
+    }
+
+
+def evaluate_step(run: Run) -> Figures:
+    """Compare with the original on held-out rows; ``evaluation.json``. Without held-out rows
+    nothing is measured, and the result says so."""
+    if run.held_out is None:
+        run.notice("There are no held-out rows, so the error was not measured.", Step.EVALUATE)
+        return {}
+    base = load_for_computing(run.spec.model)
+    progress = run.progress(Step.EVALUATE, "batches")
+    found = evaluate(base, _needed(run.model), run.held_out, run.spec.seed, progress)
+    run.result.evaluation = found
+    write_model(run.spec.directory / "evaluation.json", found)
+    return {
+        "kl_mean": found.kl_mean,
+        "kl_low": found.kl_low,
+        "kl_high": found.kl_high,
+        "perplexity_base": found.perplexity_base,
+        "perplexity": found.perplexity,
+        "rows": found.rows,
+    }
+
+
+def export_step(run: Run) -> Figures:
+    """Write the checkpoint."""
+    exported = export(
+        model=_needed(run.model),
+        quantized=_needed(run.quantized),
+        source=run.spec.model,
+        set_id=_needed(run.rows).id,
+        destination=run.destination,
+        on_shard=run.progress(Step.EXPORT, "files"),
+    )
+    run.result.checkpoint = exported.directory
+    run.result.files = exported.files
+    run.result.bytes_before = Shards(run.spec.model).size_bytes
+    run.result.bytes_after = Shards(exported.directory).size_bytes
+    return {
+        "files": len(exported.files),
+        "bytes_before": run.result.bytes_before,
+        "bytes_after": run.result.bytes_after,
+    }
+
+
+def verify_step(run: Run) -> Figures:
+    """Check the checkpoint against the source; ``verification.json``.
+
+    Raises CalibrantError when it does not hold, after writing what was found.
+    """
+    checkpoint = _needed(run.result.checkpoint)
+    run.model = run.quantized = None
+    found = verify(checkpoint, run.spec.model, run.progress(Step.VERIFY, "tensors"))
+    run.result.verification = found
+    write_model(run.spec.directory / "verification.json", found)
+    if not found.ok:
+        first = found.problems[0]
+        raise CalibrantError(
+            f"The checkpoint does not verify: {first.tensor}: {first.problem} "
+            f"({len(found.problems):,} problems in verification.json)"
+        )
+    return {"ok": found.ok, "tensors": found.tensors, "quantized": found.quantized}
+
+
+STEP_FUNCTIONS: dict[Step, Callable[[Run], Figures]] = {
+    Step.BUILD: build,
+    Step.PROFILE: profile,
+    Step.QUANTIZE: quantize_step,
+    Step.EVALUATE: evaluate_step,
+    Step.EXPORT: export_step,
+    Step.VERIFY: verify_step,
+}
+
+
+def stored_dtypes(model: PreTrainedModel, plan: Plan, source: Path) -> dict[str, torch.dtype]:
+    """The checkpoint's dtype of every weight that will change, by module name.
+
+    Raises ModelRefused when a weight to quantize has no tensor of its own in the checkpoint.
+    """
+    shards = Shards(source)
+    names = checkpoint_names(model, shards.tensors)
+    changed = set(plan.modules)
+    for mapping in plan.mappings:
+        changed.update((mapping.smooth, *mapping.balance))
+    return {name: shards.tensors[names.source_weight(name)].dtype for name in changed}
+
+
+def _rows(
+    run: Run, wanted: SetSpec | Path, tokenizer: PreTrainedTokenizerBase, limits: ModelLimits
+) -> CalibrationRows:
+    if isinstance(wanted, Path):
+        return read_rows(wanted, tokenizer, limits)
+    from app.calibration.building import build_set
+
+    built = build_set(
+        wanted,
+        tokenizer_dir=run.spec.model,
+        sets_dir=run.spec.sets_dir,
+        progress=run.progress(Step.BUILD, "rows"),
+    )
+    for warning in built.warnings:
+        run.notice(warning, Step.BUILD, warning=True)
+    return read_rows(built.directory, tokenizer, limits)
+
+
+def _limits(directory: Path) -> ModelLimits:
+    return limits_of(meta_model(directory))
+
+
+def load_for_computing(directory: Path) -> PreTrainedModel:
+    """The source model on the compute device, in the dtype scales are searched in."""
+    device = compute_device()
+    stored = meta_model(directory).dtype
+    return load_model(directory, compute_dtype(device, stored), device)
+
+
+def _write_list(file: Path, items: list[Any]) -> None:
+    documents = [item.model_dump() for item in items if isinstance(item, BaseModel)]
+    write_text(file, json.dumps(documents, indent=1) + "\n")
+
+
+def _needed(value: T | None) -> T:
+    if value is None:
+        raise CalibrantError("A step of this job needs what an earlier one was to leave behind.")
+    return value

@@ -1,0 +1,285 @@
+"""Whether a checkpoint holds what its source and its recipe say it should.
+
+Tensor by tensor: present under the right name, of the right shape, with finite positive scales;
+its dequantized value the one the engine had in memory (SHA-256 in ``calibrant.json``) and close to
+the source; everything else equal to the source byte for byte, or to the smoothed value the
+manifest names. Last, transformers loads it without a missing or unexpected key. Nothing here
+raises for a broken checkpoint: each fault becomes a Problem that names its tensor.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from compressed_tensors.quantization import QuantizationConfig, QuantizationScheme
+from safetensors import SafetensorError
+
+from app.errors import CalibrantError, CheckpointRefused
+from app.jobs.spec import Problem, Verification
+from workers.engine.checkpoint_names import EXPERT_NUMBER
+from workers.engine.loading import read_config, refuse_unusable_source
+from workers.engine.manifest import described, read_manifest, source_of
+from workers.engine.packing import SUFFIXES, dequantize, sha256_of
+from workers.engine.safetensors_files import Shards
+
+FAR_FROM_SOURCE = 0.25
+DIAGONAL_FITS = 3
+TENSORS_A_TELL = 50
+
+Progress = Callable[[int, int], None]
+
+
+def verify(
+    checkpoint: Path, source: Path, progress: Progress | None = None, reload: bool = True
+) -> Verification:
+    """Check a checkpoint against the model it was made from.
+
+    ``reload`` also loads it with transformers, which takes the memory of the model. Raises
+    CheckpointRefused or ModelRefused when the directories are no checkpoint and no model at all.
+    """
+    refuse_unusable_source(source)
+    if not checkpoint.is_dir():
+        raise CheckpointRefused(f"There is no checkpoint at {checkpoint}.")
+    check = _Check(checkpoint, source)
+    problems = list(check.problems(progress))
+    if reload and not problems:
+        problems = list(_reload_problems(checkpoint))
+    return Verification(
+        ok=not problems, tensors=check.accounted, quantized=check.packed, problems=problems
+    )
+
+
+class _Check:
+    """One pass over the tensors of the source and of the checkpoint."""
+
+    def __init__(self, checkpoint: Path, source: Path) -> None:
+        self.checkpoint, self.source_directory = checkpoint, source
+        self.source = Shards(source)
+        self.written = Shards(checkpoint, CheckpointRefused)
+        self.manifest = read_manifest(checkpoint)
+        self.config = _quantization_config(checkpoint)
+        self.accounted = 0
+        self.packed = 0
+
+    def problems(self, progress: Progress | None = None) -> Iterator[Problem]:
+        """Every fault found, tensor by tensor, then file by file."""
+        for file, reason in self.written.unreadable.items():
+            yield Problem(tensor=file, problem=f"The file cannot be read: {reason}.")
+        yield from self._foreign_source()
+        expected: set[str] = set()
+        for done, name in enumerate(self.source.tensors, start=1):
+            if progress is not None and done % TENSORS_A_TELL == 0:
+                progress(done, len(self.source.tensors))
+            names = self._names_for(name)
+            expected.update(names)
+            faults = list(self._faults(name, names))
+            self.accounted += not any("is missing" in fault.problem for fault in faults)
+            yield from faults
+        for name in self.written.tensors.keys() - expected:
+            yield Problem(tensor=name, problem="The source has no tensor that this could be.")
+        yield from self._changed_files()
+
+    def _foreign_source(self) -> Iterator[Problem]:
+        if (
+            self.manifest
+            and self.manifest.source.fingerprint != source_of(self.source_directory).fingerprint
+        ):
+            yield Problem(
+                tensor=self.manifest.source.name,
+                problem=f"The checkpoint was made from another model than {self.source_directory}.",
+            )
+
+    def _names_for(self, name: str) -> list[str]:
+        scheme = self._scheme_of(name)
+        if scheme is None:
+            return [name]
+        base = name.removesuffix("weight")
+        symmetric = scheme.weights is None or scheme.weights.symmetric
+        return [base + suffix for suffix in (SUFFIXES[:3] if symmetric else SUFFIXES)]
+
+    def _scheme_of(self, name: str) -> QuantizationScheme | None:
+        """The scheme of a source tensor: by the manifest's list, else by the config's targets."""
+        if not name.endswith(".weight") or len(self.source.tensors[name].shape) != 2:
+            return None
+        module = name.removesuffix(".weight")
+        if module in (self.config.ignore or ()):
+            return None
+        for group in self.config.config_groups.values():
+            if not isinstance(group, QuantizationScheme):
+                continue
+            patterns = [t.removeprefix("re:") for t in group.targets if t.startswith("re:")]
+            if any(re.match(pattern, module) for pattern in patterns):
+                return group
+        return None
+
+    def _faults(self, name: str, names: list[str]) -> Iterator[Problem]:
+        missing = [each for each in names if each not in self.written.tensors]
+        cut = [e for e in names if e not in missing and not self.written.tensors[e].whole]
+        for each in missing:
+            yield Problem(tensor=each, problem=f"It is missing; it stands for {name}.")
+        for each in cut:
+            file = self.written.tensors[each].file
+            yield Problem(tensor=each, problem=f"{file} ends before this tensor does.")
+        if missing or cut:
+            return
+        scheme = self._scheme_of(name)
+        try:
+            if scheme is None:
+                yield from self._kept_faults(name)
+            else:
+                self.packed += 1
+                yield from self._packed_faults(name, scheme)
+        except (SafetensorError, OSError, RuntimeError, ValueError) as error:
+            yield Problem(tensor=names[0], problem=f"It cannot be read: {error}.")
+
+    def _kept_faults(self, name: str) -> Iterator[Problem]:
+        here, there = self.written.tensors[name], self.source.tensors[name]
+        if (here.dtype, here.shape) != (there.dtype, there.shape):
+            yield Problem(
+                tensor=name,
+                problem=f"It is {here.dtype} {list(here.shape)}; the source has {there.dtype} "
+                f"{list(there.shape)}.",
+            )
+            return
+        tensor = self.written.tensor(name)
+        if tensor.is_floating_point() and not bool(tensor.float().isfinite().all()):
+            yield Problem(tensor=name, problem="It has values that are not finite.")
+        smoothed = self.manifest.smoothed if self.manifest else {}
+        if name in smoothed:
+            if sha256_of(tensor) != smoothed[name]:
+                yield Problem(tensor=name, problem="It is not the smoothed value of the manifest.")
+        elif self.manifest and sha256_of(tensor) != sha256_of(self.source.tensor(name)):
+            yield Problem(tensor=name, problem="It should equal the source's and does not.")
+
+    def _packed_faults(self, name: str, scheme: QuantizationScheme) -> Iterator[Problem]:
+        base = name.removesuffix("weight")
+        tensors = {s: self.written.tensor(base + s) for s in SUFFIXES if base + s in
+                   self.written.tensors}  # fmt: skip
+        scale, shape = tensors["weight_scale"], tuple(tensors["weight_shape"].tolist())
+        if shape != self.source.tensors[name].shape:
+            wanted = list(self.source.tensors[name].shape)
+            yield Problem(
+                tensor=f"{base}weight_shape", problem=f"It says {list(shape)}, not {wanted}."
+            )
+            return
+        if not bool(scale.isfinite().all()):
+            yield Problem(tensor=f"{base}weight_scale", problem="A scale is not finite.")
+            return
+        if not bool((scale > 0).all()):
+            yield Problem(tensor=f"{base}weight_scale", problem="A scale is zero or below.")
+            return
+        wrong = _wrong_layout(tensors, shape, scheme)
+        if wrong is not None:
+            yield Problem(tensor=base + wrong, problem="Its shape does not fit the weight's.")
+            return
+        yield from self._value_faults(name, dequantize(tensors, scheme))
+
+    def _value_faults(self, name: str, value: torch.Tensor) -> Iterator[Problem]:
+        packed_name = f"{name}_packed"
+        if self.manifest:
+            expected = self.manifest.dequantized.get(name)
+            if expected is None:
+                yield Problem(tensor=packed_name, problem="The manifest does not know this weight.")
+            elif sha256_of(value) != expected:
+                yield Problem(
+                    tensor=packed_name,
+                    problem="Its dequantized value is not the one that was quantized.",
+                )
+        distance = relative_distance(value, self.source.tensor(name))
+        if not distance < FAR_FROM_SOURCE:
+            yield Problem(
+                tensor=packed_name,
+                problem=f"Its dequantized value is far from the source: {distance:.2f} of its "
+                "energy is not explained by any scaling of rows and columns.",
+            )
+
+    def _changed_files(self) -> Iterator[Problem]:
+        for expected in self.manifest.files if self.manifest else []:
+            file = self.checkpoint / expected.name
+            if not file.is_file():
+                yield Problem(tensor=expected.name, problem="The file is missing.")
+            elif described(file) != expected:
+                yield Problem(tensor=expected.name, problem="The file has changed since export.")
+
+
+def relative_distance(value: torch.Tensor, source: torch.Tensor) -> float:
+    """How far ``value`` is from ``source`` [out, in], as a relative mean squared error, after the
+    best scaling of its rows and columns.
+
+    AWQ scales rows and columns of a weight on purpose; a weight under another's name cannot be
+    explained by any such scaling. Alternating least squares, a few rounds.
+    """
+    value, source = value.double(), source.double()
+    for _ in range(DIAGONAL_FITS):
+        for dim in (0, 1):
+            energy = value.square().sum(dim, keepdim=True).clamp_min(1e-30)
+            value = value * ((value * source).sum(dim, keepdim=True) / energy)
+    return float((value - source).square().sum() / source.square().sum().clamp_min(1e-30))
+
+
+def _wrong_layout(
+    tensors: dict[str, torch.Tensor], shape: tuple[int, ...], scheme: QuantizationScheme
+) -> str | None:
+    """The suffix of a packed tensor whose shape or dtype does not fit a weight of ``shape``."""
+    assert scheme.weights is not None
+    rows, columns = shape
+    bits, size = scheme.weights.num_bits, scheme.weights.group_size or columns
+    packed, scale = tensors["weight_packed"], tensors["weight_scale"]
+    if packed.dtype != torch.int32 or tuple(packed.shape) != (rows, -(-columns * bits // 32)):
+        return "weight_packed"
+    if tuple(scale.shape) != (rows, columns // size):
+        return "weight_scale"
+    return None
+
+
+def _quantization_config(checkpoint: Path) -> QuantizationConfig:
+    try:
+        section: dict[str, Any] = read_config(checkpoint).get("quantization_config") or {}
+    except CalibrantError as error:
+        raise CheckpointRefused(error.sentence) from error
+    if section.get("quant_method") != "compressed-tensors":
+        raise CheckpointRefused(
+            f"{checkpoint} is not a compressed-tensors checkpoint: its config.json has no such "
+            "quantization_config."
+        )
+    try:
+        return QuantizationConfig.model_validate({k: v for k, v in section.items() if k in
+                                                  QuantizationConfig.model_fields})  # fmt: skip
+    except ValueError as error:
+        raise CheckpointRefused(f"{checkpoint}: quantization_config: {error}.") from error
+
+
+def _reload_problems(checkpoint: Path) -> Iterator[Problem]:
+    """Missing, unexpected and mismatched keys when transformers loads the checkpoint.
+
+    transformers 5.17 cannot load packed experts with zero points
+    (``integrations.compressed_tensors.DecompressExperts`` leaves them out); serving engines can.
+    """
+    if _has_asymmetric_experts(Shards(checkpoint, CheckpointRefused)):
+        return
+    from transformers import AutoModelForCausalLM
+
+    try:
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            checkpoint, dtype="auto", local_files_only=True, output_loading_info=True
+        )
+        info = loaded[1]
+    except Exception as error:
+        first = (str(error).strip() or repr(error)).splitlines()[0]
+        yield Problem(tensor=checkpoint.name, problem=f"transformers cannot load it: {first}")
+        return
+    for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+        for key in sorted(map(str, info.get(kind, ()))):
+            reason = kind.replace("_keys", "")
+            yield Problem(tensor=key, problem=f"transformers finds this key {reason}.")
+
+
+def _has_asymmetric_experts(shards: Shards) -> bool:
+    return any(
+        name.endswith(".weight_zero_point") and EXPERT_NUMBER.search(name)
+        for name in shards.tensors
+    )
