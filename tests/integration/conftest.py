@@ -7,6 +7,7 @@ import pwd
 import shutil
 import socket
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,21 +27,17 @@ def _newest_postgres() -> Path:
 
 
 @pytest.fixture(scope="session")
-def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def postgres_url() -> Iterator[str]:
     """The URL of an empty database on a private PostgreSQL server.
 
-    PostgreSQL refuses to run as root, so root hands its directory to the ``postgres`` user.
+    PostgreSQL refuses to run as root, so root hands its directory to the ``postgres`` user, and
+    that lies where this user may go: pytest's own directories are closed to others.
     """
-    home = tmp_path_factory.mktemp("postgres")
+    home = Path(tempfile.mkdtemp(prefix="calibrant-postgres-"))
     binaries = _newest_postgres()
     prefix: list[str] = []
     if os.getuid() == 0:
         owner = pwd.getpwnam("postgres")
-        for part in (home, *home.parents):
-            if part.stat().st_uid == 0 and part.is_relative_to(tmp_path_factory.getbasetemp()):
-                part.chmod(0o755)
-        tmp_path_factory.getbasetemp().chmod(0o755)
-        tmp_path_factory.getbasetemp().parent.chmod(0o755)
         os.chown(home, owner.pw_uid, owner.pw_gid)
         prefix = [shutil.which("runuser") or "runuser", "-u", "postgres", "--"]
     port = _free_port()
@@ -57,3 +54,4 @@ def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield f"postgresql://calibrant@127.0.0.1:{port}/postgres"
     finally:
         subprocess.run([*control, "-m", "immediate", "stop"], **run)
+        shutil.rmtree(home)
