@@ -22,6 +22,7 @@ from app.recipes.schema import DEFAULT_PRESET
 from app.settings import ROOT, Settings
 
 DEMO_MODEL = ROOT / "demo" / "model"
+DEMO_MODEL_NAME = "MiniMax-M2 demo"
 POLL_SECONDS = 0.3
 
 STEP_NAMES = {
@@ -45,7 +46,7 @@ class Outcome:
 def run(settings: Settings, running: Installation, model: Path = DEMO_MODEL) -> Outcome:
     """Submit the demo's job, show its progress on stderr, and say how it ended."""
     with session_for(settings) as session:
-        record = add_model(session, model)
+        record = add_model(session, model, DEMO_MODEL_NAME)
         saved = save_set(
             session, software_engineer().model_copy(update={"packs": settings.corpus_packs})
         )

@@ -12,12 +12,12 @@ from fastapi import FastAPI, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
-from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
-from starlette.middleware.gzip import GZipMiddleware
+from starlette.middleware.gzip import DEFAULT_EXCLUDED_CONTENT_TYPES, GZipMiddleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from app import auth
+from app.assets import StaticAssets
 from app.base_models import routes as base_models
 from app.calibration import routes as calibration
 from app.checkpoints import routes as checkpoints
@@ -30,7 +30,7 @@ from app.jobs import service as jobs_service
 from app.negotiation import error_response
 from app.overview import routes as overview
 from app.quality import routes as quality
-from app.settings import ROOT, Settings, get_settings, is_loopback
+from app.settings import Settings, get_settings, is_loopback
 from app.sources import routes as sources
 
 SWEEP_SECONDS = 3.0
@@ -52,11 +52,13 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         app.include_router(room.router)
     app.include_router(auth.router)
     app.add_api_route("/healthz", _healthz, include_in_schema=False)
-    app.mount("/static", StaticFiles(directory=ROOT / "static"), name="static")
+    app.mount("/static", StaticAssets(), name="static")
     app.add_exception_handler(CalibrantError, _on_calibrant_error)
     app.add_exception_handler(HTTPException, _on_http_error)
     app.add_exception_handler(RequestValidationError, _on_invalid_request)
-    app.add_middleware(GZipMiddleware, minimum_size=1000)
+    # A checkpoint's files go as they are: with a length, in ranges, and without an hour of gzip.
+    as_is = (*DEFAULT_EXCLUDED_CONTENT_TYPES, "application/octet-stream")
+    app.add_middleware(GZipMiddleware, minimum_size=1000, exclude_content_types=as_is)
     app.add_middleware(Doors, settings=settings)
     if is_loopback(settings.host):
         # A page elsewhere can point its own name at 127.0.0.1 (DNS rebinding); its Host header

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -100,7 +101,7 @@ def test_docker_compose_accepts_the_file() -> None:
     checked = subprocess.run(
         ["docker", "compose", "config", "--quiet"],
         cwd=ROOT,
-        env={"PATH": "/usr/local/bin:/usr/bin:/bin", "CALIBRANT_TOKEN": "t", "POSTGRES_PASSWORD": "p"},
+        env=os.environ | {"CALIBRANT_TOKEN": "t", "POSTGRES_PASSWORD": "p"},
         capture_output=True,
         text=True,
         check=False,

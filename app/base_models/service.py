@@ -13,8 +13,9 @@ from app.errors import ModelRefused, NotFound, RecipeRefused
 from app.recipes.schema import Recipe
 
 
-def add_model(session: Session, path: Path) -> BaseModelRecord:
-    """Add a model directory, or read one again that was added before.
+def add_model(session: Session, path: Path, name: str | None = None) -> BaseModelRecord:
+    """Add a model directory, or read one again that was added before. Its name is the
+    directory's when none is given.
 
     Raises ModelRefused when it is not a model that can be read.
     """
@@ -25,7 +26,11 @@ def add_model(session: Session, path: Path) -> BaseModelRecord:
     ).one_or_none()
     if record is None:
         record = BaseModelRecord(
-            id=secrets.token_hex(6), name=summary.name, path=str(path), fingerprint="", summary={}
+            id=secrets.token_hex(6),
+            name=name or summary.name,
+            path=str(path),
+            fingerprint="",
+            summary={},
         )
     record.fingerprint = summary.fingerprint
     record.summary = summary.model_dump(mode="json")

@@ -82,11 +82,14 @@ class SliceResult:
 @dataclass(frozen=True)
 class Composition:
     """The chosen rows in seeded random order: their positions in ``pool``, which is in that
-    order too, and the number of the slice of each."""
+    order too, and the number of the slice of each. ``available_rows`` and ``available_tokens``
+    are those of the rows that match any slice."""
 
     pool: Pool
     rows: NDArray[np.intp]
     slice_of_row: NDArray[np.intp]
+    available_rows: int
+    available_tokens: int
     slices: tuple[SliceResult, ...]
     quotas: tuple[Quota, ...]
     warnings: tuple[str, ...]
@@ -155,9 +158,12 @@ def preview(spec: SetSpec, pool: Pool) -> Composition:
         chosen[want.number], quotas[want.number] = filled
         free[chosen[want.number]] = False
     slices = tuple(_result(want, pool, chosen[want.number]) for want in wanted)
+    matching = _matching_any(wanted, pool)
     return Composition(
         pool,
         *_mixed([chosen[want.number] for want in wanted]),
+        available_rows=int(matching.sum()),
+        available_tokens=int(pool.tokens[matching].sum()),
         slices=slices,
         quotas=tuple(quota for want in wanted for quota in quotas[want.number]),
         warnings=tuple(_warnings(wanted, pool, slices, quotas)),
@@ -172,12 +178,11 @@ def refusals(spec: SetSpec, composition: Composition) -> Iterator[str]:
                 f"Slice {part.name!r} matches no row of the sources: it asks for "
                 f"{_asks_for(part)}. Widen it or take it out."
             )
-    matching = _matching_any(spec, composition.pool)
-    available = int(composition.pool.tokens[matching].sum())
-    if available < spec.token_budget:
+    available = f"{composition.available_tokens:,} tokens ({composition.available_rows:,} rows)"
+    if composition.available_tokens < spec.token_budget:
         yield (
-            f"The budget of {spec.token_budget:,} tokens is more than the {available:,} tokens "
-            f"({int(matching.sum()):,} rows) that match the slices: lower the budget or widen them."
+            f"The budget of {spec.token_budget:,} tokens is more than the {available} that match "
+            "the slices: lower the budget or widen them."
         )
 
 
@@ -368,10 +373,10 @@ def _missing_values(want: _Wanted, pool: Pool) -> Iterator[str]:
                 yield f"Slice {want.part.name!r} has no rows in {label_of(facet, value)}."
 
 
-def _matching_any(spec: SetSpec, pool: Pool) -> NDArray[np.bool_]:
+def _matching_any(wanted: Sequence[_Wanted], pool: Pool) -> NDArray[np.bool_]:
     mask = np.zeros(len(pool), dtype=np.bool_)
-    for part in spec.slices:
-        mask |= pool.matching(part)
+    for want in wanted:
+        mask[want.rows] = True
     return mask
 
 

@@ -6,13 +6,13 @@ from app.calibration.composition import preview
 from app.calibration.index import CorpusIndex
 from app.calibration.spec import SetSpec
 
-HELD_OUT_BUDGET = 30_000
+HELD_OUT_BUDGET = 60_000
 
 
 def held_out_for(spec: SetSpec, index: CorpusIndex) -> SetSpec | None:
     """The held-out sibling of a composition, as large as the held-out part allows.
 
-    Slices that the held-out part has no rows for are left out, and the budget is at most 30,000
+    Slices that the held-out part has no rows for are left out, and the budget is at most 60,000
     tokens (an evaluation reads every row through two models). None when nothing is left.
     """
     asked = spec.model_copy(update={"name": f"{spec.name}, held out", "split": "held_out"})

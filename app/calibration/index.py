@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -66,7 +66,7 @@ class RefusedRow:
         return listed and (part.balance is None or self.facets[part.balance] is not None)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class CorpusIndex:
     """The rows of some packs, sorted by id, with their whole length in tokens."""
 
@@ -82,14 +82,10 @@ class CorpusIndex:
         return len(self.tokens)
 
     def pool(self, spec: SetSpec) -> Pool:
-        """The rows a composition may choose from: its packs, its split, cut to its length."""
-        rows = np.flatnonzero(self.packs.among(spec.packs) & self.splits.among([spec.split]))
-        return Pool(
-            row_ids=self.row_ids[rows],
-            hashes=self.hashes[rows],
-            tokens=np.minimum(self.tokens[rows], spec.max_length),
-            facets={facet: column.take(rows) for facet, column in self.facets.items()},
-        )
+        """The rows a composition may choose from: its packs, its split, cut to its length, in
+        the order of its seed."""
+        whole = _drawn(self, frozenset(spec.packs), spec.split, spec.seed)
+        return replace(whole, tokens=np.minimum(whole.tokens, spec.max_length))
 
 
 def open_index(packs: Iterable[str], tokenizer_dir: Path, cache_dir: Path) -> CorpusIndex:
@@ -165,6 +161,20 @@ def _stamp(file: Path) -> tuple[int, int]:
 @lru_cache(maxsize=64)
 def _sha256(file: Path, stamp: tuple[int, int]) -> str:  # noqa: ARG001, the stamp is the key
     return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+@lru_cache(maxsize=8)
+def _drawn(index: CorpusIndex, packs: frozenset[str], split: str, seed: int) -> Pool:
+    """The rows of some packs and a split, whole, in seeded order: kept, since a person who moves
+    a weight changes none of these."""
+    rows = np.flatnonzero(index.packs.among(packs) & index.splits.among([split]))
+    pool = Pool(
+        row_ids=index.row_ids[rows],
+        hashes=index.hashes[rows],
+        tokens=index.tokens[rows],
+        facets={facet: column.take(rows) for facet, column in index.facets.items()},
+    )
+    return pool.in_random_order(seed)
 
 
 @lru_cache(maxsize=8)

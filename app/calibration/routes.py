@@ -66,10 +66,7 @@ def compose_page(
 ) -> Response:
     """The composer, on the starter composition or on a copy of a saved set."""
     models = model_choices(session)
-    if like is None:
-        spec = starter(settings)
-    else:
-        spec = service.spec_of(service.get_set(session, like))
+    spec = service.spec_of(service.get_set(session, like)) if like else starter(settings)
     fields = fields_of_spec(spec, models[0].id if models else "")
     return answer(request, compose_view(session, settings, fields), "sets/new.html")
 

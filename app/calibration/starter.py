@@ -103,6 +103,3 @@ def software_engineer_held_out(packs: Sequence[Pack] = PACKS) -> SetSpec:
             "split": "held_out",
         }
     )
-
-
-starter_spec = software_engineer

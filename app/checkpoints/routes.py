@@ -30,9 +30,7 @@ def checkpoints_page(request: Request, session: SessionDep) -> Response:
     """Every checkpoint, the newest first."""
     view = checkpoint_list(session)
     rows = ([getattr(row, column) for column in COLUMNS] for row in view.checkpoints)
-    return answer(
-        request, view, "checkpoints/list.html", table=Table("checkpoints", COLUMNS, rows)
-    )
+    return answer(request, view, "checkpoints/list.html", table=Table("checkpoints", COLUMNS, rows))
 
 
 @router.get("/checkpoints/{checkpoint_id}", response_model=CheckpointView)

@@ -131,7 +131,5 @@ def _commands(checkpoint: Checkpoint, base: str) -> Commands:
         download=f"curl -fL --remote-name-all --create-dirs '{here}/files/{{{names}}}'",
         check=f"curl -fsS '{here}/SHA256SUMS' | sha256sum -c",
         vllm=f"vllm serve {path} --served-model-name {served}",
-        sglang=(
-            f"python -m sglang.launch_server --model-path {path} --served-model-name {served}"
-        ),
+        sglang=(f"python -m sglang.launch_server --model-path {path} --served-model-name {served}"),
     )

@@ -21,7 +21,7 @@ from app.jobs.views import JobRow, job_row
 from app.settings import Settings
 
 FILE = "coverage.npz"
-PAGE_ROWS = 64
+PAGE_ROWS = 32
 
 
 class Sort(StrEnum):

@@ -37,16 +37,20 @@ async def fragments(
             view = await run_in_threadpool(_look, settings, job_id)
         except NotFound:
             break
-        fragment = render("jobs/_live.html", view=view)
-        if fragment != sent:
-            sent = fragment
-            yield ServerSentEvent(raw_data=fragment)
+        if (content := _content(view)) != sent:
+            sent = content
+            yield ServerSentEvent(raw_data=render("jobs/_live.html", view=view))
         if view.job.is_final:
             break
         await asyncio.sleep(LOOK_SECONDS)
     else:
         return
     yield CLOSE
+
+
+def _content(view: JobView) -> str:
+    """What a change is told by: everything but the time that passes, which the page ticks."""
+    return view.model_dump_json(exclude={"job": {"seconds"}})
 
 
 def _look(settings: Settings, job_id: str) -> JobView:

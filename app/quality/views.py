@@ -14,7 +14,7 @@ from app.jobs.spec import Evaluation, LayerReport, ModuleReport
 from app.jobs.views import JobRow, job_row, reported_layers
 from app.settings import Settings
 
-PAGE_ROWS = 50
+PAGE_ROWS = 30
 
 T = TypeVar("T")
 LAYERS = TypeAdapter(list[LayerReport])
@@ -119,9 +119,7 @@ def matching_modules(modules: list[ModuleReport], query: ModuleQuery) -> list[Mo
     return found
 
 
-def chosen_modules(
-    job_id: str, modules: list[ModuleReport], query: ModuleQuery
-) -> ModulesView:
+def chosen_modules(job_id: str, modules: list[ModuleReport], query: ModuleQuery) -> ModulesView:
     """The page of modules a query asks for; a page past the last is the last."""
     found = matching_modules(modules, query)
     pages = max(1, -(-len(found) // PAGE_ROWS))

@@ -33,7 +33,7 @@ COLUMNS = [
 ]
 ROWS = {"permissive": 1862, "cc-by-sa": 1033, "copyleft": 1036}
 ASKS_FOR_SOURCE = ("GPL-", "GFDL-", "MPL-", "EPL-")
-REGISTRY = re.compile(r"registry\.|npmjs|pypi\.org|pythonhosted|deb\.debian|snapshot\.debian")
+REGISTRY = re.compile(r"://[^/\s]*(npm|pypi|debian)")
 
 
 def rows_of(pack: str) -> list[dict[str, Any]]:

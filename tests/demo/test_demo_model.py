@@ -182,7 +182,7 @@ def nats_per_token(
     return nats / tokens
 
 
-@pytest.mark.parametrize("language", ["ko", "hi"])
+@pytest.mark.parametrize("language", ["hi", "he"])
 def test_held_out_loss_is_what_the_measurements_say(
     language: str, model: MiniMaxM2ForCausalLM, tokenizer: Any, measurements: dict[str, Any]
 ) -> None:

@@ -7,19 +7,23 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
+    AutoModelForCausalLM,
     LlamaConfig,
     MiniMaxM2Config,
     MixtralConfig,
     PreTrainedConfig,
     PreTrainedModel,
+    PreTrainedTokenizerFast,
     Qwen2MoeConfig,
     Qwen3Config,
     Qwen3MoeConfig,
 )
-from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
+
+from workers.engine.calibration_rows import CalibrationRow
 
 VOCABULARY = 320
 CHAT_TEMPLATE = (
@@ -50,7 +54,7 @@ def minimax_m2(**changes: object) -> PreTrainedConfig:
             "num_experts_per_tok": 2,
             "rotary_dim": 8,
             **changes,
-        }  # fmt: skip
+        }
     )
 
 
@@ -170,3 +174,12 @@ def write_jsonl(file: Path, rows: int, length: int, seed: int = 0) -> Path:
         lines.append(json.dumps(row, ensure_ascii=False))
     file.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return file
+
+
+def rows_of(*lengths: int) -> list[CalibrationRow]:
+    """Rows of random tokens of these lengths."""
+    generator = np.random.default_rng(0)
+    return [
+        CalibrationRow(str(at), generator.integers(0, 300, length).astype(np.int32), {})
+        for at, length in enumerate(lengths)
+    ]

@@ -63,7 +63,7 @@ def test_a_taken_port_is_one_sentence(settings: Settings) -> None:
 
 
 def test_a_public_address_without_a_token_is_refused(settings: Settings) -> None:
-    refused = calibrant(settings.data_dir, "up", "--host", "0.0.0.0", "--port", "0")  # noqa: S104
+    refused = calibrant(settings.data_dir, "up", "--host", "0.0.0.0", "--port", "0")
     assert refused.returncode == 2
     assert "CALIBRANT_TOKEN" in refused.stderr
 

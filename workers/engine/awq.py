@@ -6,8 +6,8 @@ What differs from stock ``AWQModifier``, and nothing else does:
   whole model, which leave routers out or fail on leading dense layers);
 - up → down mappings are searched by Gram matrix (``workers.engine.gram``): same weights in
   float32, no cached activations;
-- the grid's forwards and the propagating pass route as the model does
-  (``workers.engine.experts_forward``): same outputs, a fraction of the work;
+- the grid's forwards route as the model does (``workers.engine.experts_forward``), whatever
+  tokens the statistics are taken from: same weights, a fraction of the work;
 - parents that treat every token by itself get their batches merged, outputs are compared as they
   come instead of all being held;
 - cached inputs are pinned only where there is an accelerator (stock crashes on a CPU);
@@ -29,6 +29,7 @@ from torch import nn
 from app.jobs.events import MappingSearched, Notice
 from app.jobs.states import Step
 from workers.engine.architecture import layer_index
+from workers.engine.experts_forward import natural_routing
 from workers.engine.gram import InputStatistics, SearchResult, search_scales
 from workers.engine.library_output import hush
 from workers.engine.mappings import TreeMapping
@@ -134,7 +135,8 @@ class TreeAWQModifier(AWQModifier):
 
     def on_sequential_epoch_end(self, state: State, event: Event, **kwargs: Any) -> None:  # type: ignore[override]
         """Smooth the norms of the layer just seen, then its up → down products."""
-        super().on_sequential_epoch_end(state, event, **kwargs)
+        with natural_routing():
+            super().on_sequential_epoch_end(state, event, **kwargs)
         for group in self._groups_seen():
             self._smooth_group(group)
         self._statistics.clear()

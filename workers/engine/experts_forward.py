@@ -3,9 +3,7 @@
 llmcompressor's ``LinearExperts2D.forward`` finds each expert's tokens by scanning a one-hot mask
 of tokens × top-k × experts, once an expert. Here the tokens are sorted by expert once, and the
 sorting is kept for the grid search, which routes the same tokens the same way at every point.
-"Calibrate all experts" (every expert runs on every token, rows not routed to it are thrown away)
-holds only while hooks watch: its outputs are those of the model's own routing. Outputs are added
-up in the order of experts, as stock does.
+Outputs are added up in the order of experts, as stock does.
 """
 
 from __future__ import annotations
@@ -18,13 +16,17 @@ from typing import Any
 
 import torch
 from compressed_tensors.utils import patch_attr
+from torch import nn
 
 from workers.engine.library_output import hush
 
 hush()
 
 from llmcompressor.modeling.moe import context  # noqa: E402
-from llmcompressor.modeling.moe.linear_experts import LinearExperts2D  # noqa: E402
+from llmcompressor.modeling.moe.linear_experts import (  # noqa: E402
+    ExpertMLPWithGate,
+    LinearExperts2D,
+)
 from llmcompressor.modifiers.utils.hooks import HooksMixin  # noqa: E402
 
 PLANS_KEPT = 16
@@ -32,8 +34,10 @@ PLANS_KEPT = 16
 
 @dataclass(frozen=True)
 class Dispatch:
-    """Where tokens go: ``order`` sorts the flattened top-k choices by expert, ``tokens`` int64
-    [tokens · top-k] are the tokens in that order, ``bounds`` the slice of each expert."""
+    """Where tokens go: ``order`` sorts the top-k choices, first choices of all tokens first, by
+    expert; ``tokens`` int64 [top-k · tokens] are the tokens in that order, ``bounds`` the slice of
+    each expert. It is the order in which stock's scan finds an expert's tokens, so sums over them
+    are the same to the last bit."""
 
     indices: torch.Tensor
     order: torch.Tensor
@@ -43,17 +47,19 @@ class Dispatch:
     @classmethod
     def of(cls, indices: torch.Tensor, experts: int) -> Dispatch:
         """Sort the choices ``indices`` int64 [tokens, top-k]."""
-        chosen = indices.flatten()
+        chosen = indices.T.flatten()
         order = chosen.argsort(stable=True)
         counts = torch.bincount(chosen, minlength=experts)
         bounds = [0, *counts.cumsum(0).tolist()]
-        return cls(indices, order, order // indices.shape[-1], bounds)
+        return cls(indices, order, order % len(indices), bounds)
 
 
 @contextlib.contextmanager
 def lean_experts() -> Iterator[None]:
-    """Let linearized experts run by sorted tokens, and all experts on all tokens only when
-    hooks watch. Experts with a forward of their own (Llama 4) keep it."""
+    """Let linearized experts run by sorted tokens while "calibrate all experts" says which tokens.
+
+    Experts with a forward of their own (Llama 4) keep it.
+    """
     plans: dict[int, deque[Dispatch]] = {}
 
     def forward(
@@ -64,28 +70,68 @@ def lean_experts() -> Iterator[None]:
         if dispatch is None:
             dispatch = Dispatch.of(indices, self.num_experts)
             kept.append(dispatch)
-        return run_experts(self, hidden, weights, dispatch)
+        every_token = context.get_calibrate_all_experts_flag()
+        return run_experts(self, hidden, weights, dispatch, every_token)
 
     with patch_attr(LinearExperts2D, "forward", forward):
         yield
 
 
+@contextlib.contextmanager
+def natural_routing() -> Iterator[None]:
+    """Turn "calibrate all experts" off: for the grid search, whose forwards are only compared.
+
+    Their outputs are those of the model's own routing either way.
+    """
+    with patch_attr(context, "_CALIBRATE_ALL_EXPERTS", False):
+        yield
+
+
 def run_experts(
-    experts: Any, hidden: torch.Tensor, weights: torch.Tensor, dispatch: Dispatch
+    experts: Any,
+    hidden: torch.Tensor,
+    weights: torch.Tensor,
+    dispatch: Dispatch,
+    every_token: bool,
 ) -> torch.Tensor:
     """The experts' weighted sum for every token: ``hidden`` [tokens, hidden], ``weights``
-    [tokens, top-k]."""
-    all_tokens = context.get_calibrate_all_experts_flag() and not HooksMixin._HOOKS_DISABLED
-    weight = weights.flatten()[dispatch.order, None]
-    outputs = hidden.new_empty(len(dispatch.tokens), hidden.shape[-1])
+    [tokens, top-k]. ``every_token`` runs each expert on all tokens and throws the rest away: the
+    same sum up to the rounding of a product of another height."""
+    weight = weights.T.flatten()[dispatch.order, None]
+    total = torch.zeros_like(hidden)
     for expert in range(experts.num_experts):
         begin, end = dispatch.bounds[expert : expert + 2]
-        if begin == end and not all_tokens:
+        if begin == end and not every_token:
             continue
         tokens = dispatch.tokens[begin:end]
-        if all_tokens:
-            output = experts[expert](hidden).index_select(0, tokens)
+        if every_token:
+            output = _run_expert(experts[expert], hidden).index_select(0, tokens)
         else:
-            output = experts[expert](hidden.index_select(0, tokens))
-        outputs[begin:end] = output * weight[begin:end]
-    return torch.zeros_like(hidden).index_add_(0, dispatch.tokens, outputs)
+            output = _run_expert(experts[expert], hidden.index_select(0, tokens))
+        total.index_add_(0, tokens, (output * weight[begin:end]).to(total.dtype))
+    return total
+
+
+def _run_expert(expert: Any, tokens: torch.Tensor) -> torch.Tensor:
+    """``ExpertMLPWithGate.forward``, with the projections called plainly where that is the same;
+    experts of another kind run their own forward."""
+    if type(expert).forward is not ExpertMLPWithGate.forward:
+        output: torch.Tensor = expert(tokens)
+        return output
+    both = [_project(expert.gate_proj, tokens), _project(expert.up_proj, tokens)]
+    return _project(expert.down_proj, expert._apply_gate(torch.cat(both, dim=-1)))
+
+
+def _project(linear: nn.Linear, tokens: torch.Tensor) -> torch.Tensor:
+    """A Linear without the layers of wrappers that offloading and quantization put around it,
+    which cost as much as a small product; with them where a hook listens or it is quantized."""
+    listened_to = linear._forward_hooks or linear._forward_pre_hooks
+    if (listened_to and not HooksMixin._HOOKS_DISABLED) or _is_quantizing(linear):
+        output: torch.Tensor = linear(tokens)
+        return output
+    return nn.functional.linear(tokens, linear.weight, linear.bias)
+
+
+def _is_quantizing(linear: nn.Linear) -> bool:
+    scheme = getattr(linear, "quantization_scheme", None)
+    return scheme is not None and bool(getattr(linear, "quantization_enabled", True))

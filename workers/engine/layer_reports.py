@@ -66,8 +66,8 @@ class LayerReporter(Modifier):
 
     def on_sequential_epoch_end(
         self,
-        state: State,
-        event: Event,
+        state: State,  # noqa: ARG002
+        event: Event,  # noqa: ARG002
         modules: list[nn.Module],
         **kwargs: Any,  # noqa: ARG002
     ) -> None:

@@ -89,7 +89,7 @@ def build(run: Run) -> Figures:
     limits = _limits(spec.model)
     run.rows = _rows(run, spec.calibration, tokenizer, limits)
     if quantizes and spec.held_out is not None:
-        run.held_out = _rows(run, spec.held_out, tokenizer, limits)
+        run.held_out = _rows(run, spec.held_out, tokenizer, limits, held_out=True)
     run.result.set_id = run.rows.id
     run.result.set_rows = len(run.rows.rows)
     run.result.set_tokens = run.rows.tokens
@@ -227,7 +227,12 @@ def stored_dtypes(model: PreTrainedModel, plan: Plan, source: Path) -> dict[str,
 
 
 def _rows(
-    run: Run, wanted: SetSpec | Path, tokenizer: PreTrainedTokenizerBase, limits: ModelLimits
+    run: Run,
+    wanted: SetSpec | Path,
+    tokenizer: PreTrainedTokenizerBase,
+    limits: ModelLimits,
+    *,
+    held_out: bool = False,
 ) -> CalibrationRows:
     if isinstance(wanted, Path):
         return read_rows(wanted, tokenizer, limits)
@@ -239,8 +244,10 @@ def _rows(
         sets_dir=run.spec.sets_dir,
         progress=run.progress(Step.BUILD, "rows"),
     )
+    # What the held-out part lacks is no fault of the set: it is said, not warned of.
+    label = "Held-out rows: " if held_out else ""
     for warning in built.warnings:
-        run.notice(warning, Step.BUILD, warning=True)
+        run.notice(f"{label}{warning}", Step.BUILD, warning=not held_out)
     return read_rows(built.directory, tokenizer, limits)
 
 

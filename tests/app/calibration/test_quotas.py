@@ -20,7 +20,8 @@ def test_parts_by_weight_sum_to_the_total(total: int, weights: list[float]) -> N
     parts = by_weight(total, weights)
     assert sum(parts) == total
     exact = [total * weight / sum(weights) for weight in weights]
-    assert all(abs(part - share) <= 1 + 1e-6 * share for part, share in zip(parts, exact))
+    for part, share in zip(parts, exact, strict=True):
+        assert abs(part - share) <= 1 + 1e-6 * share
 
 
 def test_what_a_small_vessel_cannot_hold_goes_to_the_others() -> None:

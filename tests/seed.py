@@ -362,9 +362,7 @@ def profile_of(
             taste[key] = random.dirichlet(np.full(experts, 0.35), size=layers)
         for layer in range(layers):
             counts[number, layer] = random.multinomial(tokens[number] * TOP_K, taste[key][layer])
-    columns = {
-        name: np.array([str(row.get(name) or "") for row in rows]) for name in FACET_COLUMNS
-    }
+    columns = {name: np.array([str(row.get(name) or "") for row in rows]) for name in FACET_COLUMNS}
     return Profile(
         counts=counts,
         mass=counts.astype(np.float32) / TOP_K,
@@ -397,9 +395,7 @@ def module_reports(layers: list[LayerReport]) -> list[ModuleReport]:
                 module = f"model.layers.{layer.layer}.mlp.experts.{expert}.{name}"
                 sqnr = float(-10 * np.log10(error))
                 reports.append(
-                    ModuleReport(
-                        layer=layer.layer, module=module, relative_mse=error, sqnr_db=sqnr
-                    )
+                    ModuleReport(layer=layer.layer, module=module, relative_mse=error, sqnr_db=sqnr)
                 )
     return reports
 

@@ -1,0 +1,170 @@
+from __future__ import annotations
+
+import csv
+import io
+import re
+from pathlib import Path
+
+import pytest
+from fastapi.testclient import TestClient
+from seed import small_spec, write_model
+
+from app.calibration.forms import fields_of_form, fields_of_spec, read_spec
+from app.calibration.views import starter
+from app.settings import Settings
+
+
+def form_of(spec, model_id: str = "") -> dict[str, str | list[str]]:
+    """A composition as a browser sends it."""
+    fields = fields_of_spec(spec, model_id)
+    form: dict[str, str | list[str]] = {
+        name: getattr(fields, name)
+        for name in ("name", "token_budget", "max_length", "seed", "packs", "model_id")
+    }
+    for number, part in enumerate(fields.slices):
+        form[f"slice-{number}-name"] = part.name
+        form[f"slice-{number}-weight"] = part.weight
+        form[f"slice-{number}-balance"] = part.balance
+        for facet, values in part.facets.items():
+            form[f"slice-{number}-{facet.value}"] = values
+    return form
+
+
+@pytest.fixture
+def model_id(client: TestClient, tmp_path: Path) -> str:
+    directory = write_model(tmp_path / "tiny")
+    return client.post("/models", json={"path": str(directory)}).json()["model"]["id"]
+
+
+@pytest.mark.usefixtures("model_id")
+def test_the_composer_begins_with_the_starter_set(client: TestClient, html: dict) -> None:
+    page = client.get("/sets/new", headers=html).text
+    assert 'value="Software engineer (starter)"' in page
+    assert "of 60,000 tokens" in page
+    assert re.search(r"Rust</span>\s*<small>\d+ rows, [\d,]+ tokens", page)
+
+
+def test_without_a_model_the_composer_says_what_is_missing(client: TestClient, html: dict) -> None:
+    page = client.get("/sets/new", headers=html).text
+    assert "choose a model, its tokenizer counts the tokens" in page
+
+
+def test_a_form_and_its_composition_are_the_same(settings: Settings) -> None:
+    spec = starter(settings)
+    assert read_spec(fields_of_spec(spec, "")) == (spec, {})
+
+
+def test_a_form_becomes_a_set_with_a_page(client: TestClient, html: dict, model_id: str) -> None:
+    saved = client.post("/sets", data=form_of(small_spec(), model_id), headers=html)
+    assert saved.status_code == 303
+    page = client.get(saved.headers["location"], headers=html).text
+    assert "Systems languages and German" in page
+    assert "can be built" in page
+    assert "Sample rows" in page
+    assert 'action="/jobs"' in page
+
+
+@pytest.mark.usefixtures("model_id")
+def test_a_program_saves_a_set_with_json_and_reads_its_facets_as_csv(
+    client: TestClient,
+) -> None:
+    saved = client.post("/sets", json=small_spec().model_dump(mode="json"))
+    assert saved.status_code == 201
+    view = client.get(saved.headers["location"]).json()
+    assert view["totals"]["totals"]["tokens"] <= 20_000
+    text = client.get(saved.headers["location"], params={"format": "csv"}).text
+    rows = {row["value"]: row for row in csv.DictReader(io.StringIO(text))}
+    assert int(rows["Zig"]["tokens"]) > 0
+    assert int(rows["Python"]["tokens"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "sentence"),
+    [
+        ("name", "", "Give it a name"),
+        ("token_budget", "many", "Give a whole number of tokens"),
+        ("token_budget", "0", "Give a whole number of tokens"),
+        ("token_budget", "900000000", "is more than the"),
+        ("max_length", "3", "from 16 to"),
+        ("seed", "-1", "0 or more"),
+        ("packs", [], "at least one pack"),
+        ("slice-0-weight", "-2", "weight above 0"),
+        ("slice-0-weight", "nan", "weight above 0"),
+        ("slice-1-name", "Systems languages", "give each its own name"),
+        ("slice-0-balance", "colour", "Choose a facet"),
+        ("slice-0-programming_language", ["Pony"], "matches no row"),
+    ],
+)
+def test_bad_input_comes_back_with_everything_kept(
+    client: TestClient,
+    html: dict,
+    model_id: str,
+    field: str,
+    value: str | list[str],
+    sentence: str,
+) -> None:
+    form = form_of(small_spec(), model_id) | {field: value}
+    refused = client.post("/sets", data=form, headers=html)
+    assert refused.status_code == 422
+    assert sentence in refused.text
+    assert "aria-invalid" in refused.text
+    assert re.search(r'name="slice-1-spoken_language"\s+value="de"[^>]*checked', refused.text)
+    assert client.get("/sets").json()["sets"] == []
+
+
+def test_typed_html_stays_text(client: TestClient, html: dict, model_id: str) -> None:
+    form = form_of(small_spec(), model_id) | {"name": '"><script>alert(1)</script>'}
+    location = client.post("/sets", data=form, headers=html).headers["location"]
+    assert "<script>alert" not in client.get(location, headers=html).text
+    assert "<script>alert" not in client.get("/sets", headers=html).text
+
+
+def test_thousands_separators_are_read(client: TestClient, html: dict, model_id: str) -> None:
+    form = form_of(small_spec(), model_id) | {"token_budget": "20,000"}
+    assert client.post("/sets", data=form, headers=html).status_code == 303
+
+
+def test_totals_answer_while_somebody_types(client: TestClient, html: dict, model_id: str) -> None:
+    headers = html | {"hx-request": "true"}
+    form = form_of(small_spec(), model_id)
+    fragment = client.post("/sets/totals", data=form, headers=headers)
+    assert fragment.status_code == 200
+    assert "<html" not in fragment.text
+    assert "of 20,000 tokens" in fragment.text
+    half = client.post("/sets/totals", data=form | {"token_budget": ""}, headers=headers)
+    assert half.status_code == 200
+    assert "Not counted yet" in half.text
+
+
+def test_totals_for_a_program(client: TestClient, model_id: str) -> None:
+    document = small_spec().model_dump(mode="json") | {"model_id": model_id}
+    totals = client.post("/sets/totals", json=document).json()["totals"]
+    assert [part["name"] for part in totals["slices"]] == ["Systems languages", "German"]
+
+
+def test_a_slice_is_added_and_taken_out_without_scripts(
+    client: TestClient, html: dict, model_id: str
+) -> None:
+    form = form_of(small_spec(), model_id)
+    more = client.post("/sets/new", data=form | {"change": "add"}, headers=html).text
+    assert 'name="slice-2-name"' in more
+    less = client.post("/sets/new", data=form | {"change": "remove-0"}, headers=html).text
+    assert 'value="Systems languages"' not in less
+    assert 'value="German"' in less
+    assert client.get("/sets").json()["sets"] == []
+
+
+def test_an_unknown_set_or_model(client: TestClient, html: dict) -> None:
+    assert client.get("/sets/none", headers=html).status_code == 404
+    assert client.get("/sets/new?like=none", headers=html).status_code == 404
+    saved = client.post("/sets", json=small_spec().model_dump(mode="json"))
+    page = client.get(saved.headers["location"], params={"model": "none"}, headers=html)
+    assert page.status_code == 200
+    assert "There is no model" in page.text
+
+
+def test_numbers_of_slices_may_have_gaps() -> None:
+    from starlette.datastructures import FormData
+
+    form = FormData([("slice-7-name", "b"), ("slice-2-name", "a"), ("slice-x-name", "c")])
+    assert [part.name for part in fields_of_form(form).slices] == ["a", "b"]

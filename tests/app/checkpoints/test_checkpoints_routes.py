@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+import hashlib
+import subprocess
+from pathlib import Path
+
+import pytest
+from fastapi.testclient import TestClient
+
+
+@pytest.fixture
+def address(filled) -> str:
+    return f"/checkpoints/{filled.seeded.jobs['succeeded']}"
+
+
+def test_an_empty_list_offers_the_way_to_one(client: TestClient, html: dict) -> None:
+    assert "Start a job from a set" in client.get("/checkpoints", headers=html).text
+
+
+def test_the_page_has_files_verdict_and_commands(filled, html: dict, address: str) -> None:
+    page = filled.client.get(address, headers=html).text
+    for word in ("verified", "model.safetensors", "vllm serve", "sglang", "sha256sum -c", "34 %"):
+        assert word in page
+
+
+def test_json_and_csv_agree(filled, address: str) -> None:
+    view = filled.client.get(address).json()
+    lines = filled.client.get(f"{address}?format=csv").text.splitlines()
+    assert len(lines) == 1 + len(view["files"])
+    assert filled.client.get("/checkpoints?format=csv").text.count("\n") == 2
+
+
+def test_a_downloaded_file_has_the_hash_that_is_shown(filled, address: str) -> None:
+    for file in filled.client.get(address).json()["files"]:
+        content = filled.client.get(file["address"]).content
+        assert len(content) == file["size_bytes"]
+        assert hashlib.sha256(content).hexdigest() == file["sha256"]
+
+
+def test_the_sums_are_what_sha256sum_reads(filled, address: str) -> None:
+    sums = filled.client.get(f"{address}/SHA256SUMS").text
+    path = filled.client.get(address).json()["path"]
+    checked = subprocess.run(
+        ["sha256sum", "-c"], input=sums, cwd=Path(path), text=True, capture_output=True, check=False
+    )
+    assert checked.returncode == 0, checked.stdout
+
+
+def test_a_broken_download_goes_on(filled, address: str) -> None:
+    file = f"{address}/files/model.safetensors"
+    whole = filled.client.get(file)
+    headers = {"range": "bytes=1000000-", "if-range": whole.headers["etag"]}
+    rest = filled.client.get(file, headers=headers)
+    assert rest.status_code == 206
+    assert rest.content == whole.content[1_000_000:]
+    changed = filled.client.get(file, headers=headers | {"if-range": '"another"'})
+    assert changed.status_code == 200
+
+
+def test_head_tells_the_size(filled, address: str) -> None:
+    head = filled.client.head(f"{address}/files/model.safetensors")
+    assert head.status_code == 200
+    assert head.headers["content-length"] == "4200000"
+    assert head.content == b""
+
+
+def test_a_download_is_not_compressed_on_the_way(filled, address: str) -> None:
+    answer = filled.client.get(
+        f"{address}/files/model.safetensors", headers={"accept-encoding": "gzip"}
+    )
+    assert "content-encoding" not in answer.headers
+    assert answer.headers["content-length"] == "4200000"
+
+
+@pytest.mark.parametrize(
+    "name", ["nothing", "../spec.json", "..%2f..%2fcalibrant.sqlite3", "%2fetc%2fpasswd"]
+)
+def test_no_other_file_is_served(filled, address: str, name: str) -> None:
+    assert filled.client.get(f"{address}/files/{name}").status_code == 404
+
+
+def test_an_unknown_checkpoint(client: TestClient, html: dict) -> None:
+    assert client.get("/checkpoints/none", headers=html).status_code == 404
+    assert client.get("/checkpoints/none/SHA256SUMS").status_code == 404

@@ -1,0 +1,62 @@
+"""A profile small enough to check by hand: 3 rows, 2 MoE layers (1 and 3), 4 experts, top-2."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from app.coverage.profile import FACET_COLUMNS, Profile
+
+ROWS = [
+    {"id": "a", "tokens": 6, "programming_language": "Rust", "domain": "code", "slice": "code"},
+    {"id": "b", "tokens": 4, "programming_language": "Go", "domain": "code", "slice": "code"},
+    {"id": "c", "tokens": 6, "spoken_language": "de", "domain": "law", "slice": "text"},
+]
+COUNTS = [
+    [[5, 5, 0, 2], [6, 6, 0, 0]],
+    [[4, 0, 0, 4], [4, 4, 0, 0]],
+    [[1, 5, 5, 1], [7, 5, 0, 0]],
+]
+
+
+def small() -> Profile:
+    counts = np.array(COUNTS, dtype=np.uint32)
+    return Profile(
+        counts=counts,
+        mass=(counts / 2).astype(np.float32),
+        layers=np.array([1, 3]),
+        row_ids=np.array([row["id"] for row in ROWS]),
+        tokens=np.array([row["tokens"] for row in ROWS]),
+        top_k=2,
+        facets={name: np.array([str(row.get(name, "")) for row in ROWS]) for name in FACET_COLUMNS},
+    )
+
+
+def dense() -> Profile:
+    profile = small()
+    return Profile(
+        counts=np.zeros((3, 0, 0), dtype=np.uint32),
+        mass=np.zeros((3, 0, 0), dtype=np.float32),
+        layers=np.zeros(0, dtype=np.int64),
+        row_ids=profile.row_ids,
+        tokens=profile.tokens,
+        top_k=0,
+        facets=profile.facets,
+    )
+
+
+def large(layers: int, experts: int, rows: int = 300) -> Profile:
+    chance = np.random.default_rng(1)
+    counts = chance.poisson(3, (rows, layers, experts)).astype(np.uint32)
+    languages = np.array(["Rust", "Go", "Haskell", "C++", "COBOL"])
+    facets = {name: np.full(rows, "") for name in FACET_COLUMNS}
+    facets["programming_language"] = languages[chance.integers(0, 5, rows)]
+    facets["domain"] = np.full(rows, "code")
+    return Profile(
+        counts=counts,
+        mass=counts.astype(np.float32),
+        layers=np.arange(layers),
+        row_ids=np.array([f"{row:04}" for row in range(rows)]),
+        tokens=counts[:, 0].sum(axis=1).astype(np.int64),
+        top_k=1,
+        facets=facets,
+    )

@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import csv
+import io
+
+import pytest
+
+
+@pytest.fixture
+def address(filled) -> str:
+    return f"/jobs/{filled.seeded.jobs['succeeded']}/errors"
+
+
+def test_the_page_has_layers_slices_and_modules(filled, html: dict, address: str) -> None:
+    page = filled.client.get(address, headers=html).text
+    for word in ("0.003041", "Divergence by slice", "COBOL", "down_proj", "576 of 576 modules"):
+        assert word in page
+
+
+def test_csv_has_every_layer(filled, address: str) -> None:
+    rows = list(csv.DictReader(io.StringIO(filled.client.get(f"{address}?format=csv").text)))
+    view = filled.client.get(address).json()
+    assert [float(row["relative_mse"]) for row in rows] == [
+        layer["relative_mse"] for layer in view["layers"]
+    ]
+
+
+def test_the_chart_has_two_panels_with_units(filled, address: str) -> None:
+    figure = filled.client.get(f"{address}/chart").json()
+    assert figure["layout"]["yaxis2"]["title"]["text"] == "SQNR (dB)"
+    assert len(figure["data"][0]["y"]) == 6
+
+
+def test_modules_are_sorted_filtered_and_paged_by_the_server(filled, address: str) -> None:
+    query = "contains=down_proj&layer=3&sort=sqnr_db&descending=false"
+    view = filled.client.get(f"{address}/modules?{query}").json()
+    assert view["total"] == 32
+    assert view["all"] == 576
+    values = [module["sqnr_db"] for module in view["modules"]]
+    assert values == sorted(values)
+    text = filled.client.get(f"{address}/modules?{query}&format=csv").text
+    assert len(list(csv.DictReader(io.StringIO(text)))) == 32
+
+
+def test_layer_zero_can_be_asked_for(filled, address: str) -> None:
+    assert filled.client.get(f"{address}/modules?layer=0").json()["total"] == 96
+
+
+def test_nothing_matches(filled, html: dict, address: str) -> None:
+    assert "No module matches" in filled.client.get(f"{address}?contains=zzz", headers=html).text
+
+
+@pytest.mark.parametrize("query", ["sort=colour", "layer=x", "page=0", "descending=perhaps"])
+def test_a_query_that_means_nothing_is_refused(filled, address: str, query: str) -> None:
+    assert filled.client.get(f"{address}?{query}").status_code == 422
+
+
+def test_what_was_not_measured_says_so(filled, html: dict) -> None:
+    queued = f"/jobs/{filled.seeded.jobs['queued']}/errors"
+    page = filled.client.get(queued, headers=html)
+    assert page.status_code == 200
+    assert page.text.count("not measured") == 4
+    assert "Not measured yet" in page.text
+    assert filled.client.get(queued).json()["evaluation"] is None
+
+
+def test_a_running_job_shows_the_layers_it_has_told_of(filled) -> None:
+    view = filled.client.get(f"/jobs/{filled.seeded.jobs['running']}/errors").json()
+    assert [layer["layer"] for layer in view["layers"]] == [0, 1, 2]

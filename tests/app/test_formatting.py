@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from app import formatting
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (None, "not measured"),
+        (float("nan"), "not measured"),
+        (0, "0.000"),
+        (0.003041, "0.003041"),
+        (-0.00304, "−0.003040"),
+        (3.112e-7, "3.112e−7"),
+        (41.27, "41.27"),
+        (12345.6, "12,346"),
+    ],
+)
+def test_number(value: float | None, text: str) -> None:
+    assert formatting.number(value) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (None, "not measured"),
+        (0, "0 B"),
+        (999, "999 B"),
+        (1200, "1.20 kB"),
+        (12_345_678, "12.3 MB"),
+        (999_600, "1.00 MB"),
+        (457_000_000_000, "457 GB"),
+    ],
+)
+def test_size(value: float | None, text: str) -> None:
+    assert formatting.size(value) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (None, "not measured"),
+        (0.84, "0.8 s"),
+        (42, "42 s"),
+        (185, "3 min 05 s"),
+        (36_720, "10 h 12 min"),
+    ],
+)
+def test_duration(seconds: float | None, text: str) -> None:
+    assert formatting.duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "just now"), (12, "12 s ago"), (61, "1 min ago"), (7300, "2 h ago"), (200_000, "2 d ago")],
+)
+def test_ago(seconds: float, text: str) -> None:
+    now = datetime(2026, 11, 23, 9, 0, tzinfo=UTC)
+    assert formatting.ago(now - timedelta(seconds=seconds), now) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(None, "not measured"), (0.984, "98.4 %"), (0, "0.0 %")]
+)
+def test_percent(value: float | None, text: str) -> None:
+    assert formatting.percent(value) == text
+
+
+def test_counted_and_amount() -> None:
+    assert formatting.counted(1, "row") == "1 row"
+    assert formatting.counted(1234, "row") == "1,234 rows"
+    assert formatting.amount(228_700_000_000) == "228.7 billion"
+    assert formatting.amount(12_345) == "12,345"

@@ -1,0 +1,36 @@
+"""Experts, routers and top-k are found in the module tree of any architecture."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.engine.tiny_models import DENSE, MOE, tiny_model
+from workers.engine.architecture import layer_index, layer_name_of, moe_layers
+from workers.engine.loading import linearize
+
+
+@pytest.mark.parametrize("name", MOE)
+@pytest.mark.parametrize("linear", [False, True])
+def test_every_mixture_is_found_with_its_router(name: str, linear: bool) -> None:
+    config = MOE[name]()
+    model = tiny_model(config)
+    layers = moe_layers(linearize(model) if linear else model)
+    dense_first = name == "qwen3_moe"
+    assert [layer.index for layer in layers] == ([1] if dense_first else [0, 1])
+    for layer in layers:
+        assert layer.top_k == config.num_experts_per_tok
+        router = model.get_submodule(layer.router_name)
+        assert router.weight.shape == (layer.experts, config.hidden_size)
+        assert layer.layer_name == f"model.layers.{layer.index}"
+        assert layer.experts_name == f"{layer.block_name}.experts"
+
+
+@pytest.mark.parametrize("name", DENSE)
+def test_a_dense_model_has_none(name: str) -> None:
+    assert moe_layers(tiny_model(DENSE[name]())) == []
+
+
+def test_names_tell_the_layer() -> None:
+    assert layer_index("model.layers.3.mlp.experts.7.up_proj") == 3
+    assert layer_name_of("model.layers.3.mlp.experts.7.up_proj") == "model.layers.3"
+    assert layer_index("lm_head") is None
