@@ -46,7 +46,14 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     """
     settings = settings or get_settings()
     settings.require_safe_binding()
-    app = FastAPI(title="Calibrant", version=version("calibrant"), lifespan=_lifespan)
+    app = FastAPI(
+        title="Calibrant",
+        version=version("calibrant"),
+        lifespan=_lifespan,
+        # Their pages load scripts from elsewhere, which the content security policy forbids.
+        docs_url=None,
+        redoc_url=None,
+    )
     app.state.settings = settings
     for room in (overview, sources, calibration, base_models, jobs, coverage, quality, checkpoints):
         app.include_router(room.router)

@@ -56,7 +56,6 @@ class Settings(BaseSettings):
     token: SecretStr | None = None
     assets: Literal["cdn", "local"] = "cdn"
     corpus_packs: Annotated[tuple[Pack, ...], NoDecode, BeforeValidator(_split_commas)] = PACKS
-    model_root: Path | None = None
     threads: Annotated[int, Field(ge=1)] | None = None
     stall_seconds: Annotated[float, Field(gt=0)] = 120.0
     lost_seconds: Annotated[float, Field(gt=0)] = 20.0

@@ -54,7 +54,7 @@ def test_the_command_line_works_without_torch(tmp_path: Path) -> None:
     code = "import sys; sys.argv = ['calibrant', 'jobs', 'list', '--json']; "
     code += "from app.cli import main; main()"
     listed = python(code, tmp_path)
-    assert listed.stdout.strip() == "[]", listed.stderr
+    assert '"total": 0' in listed.stdout, listed.stderr
 
 
 def lock() -> dict[str, str]:

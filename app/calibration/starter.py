@@ -1,4 +1,4 @@
-"""The ready composition for a first job, and the held-out rows it is judged on.
+"""The ready composition for a first job.
 
 The weights follow the seed (``calibrate_software_engineer.yaml``, 590 rows) as far as the starter
 corpus can. Its comments count, in percent of rows:
@@ -33,13 +33,8 @@ from app.facets import PROGRAMMING_LANGUAGES, SPOKEN_LANGUAGES, Facet
 from app.sources.starter_corpus import PACKS, Pack
 
 NAME = "Software engineer (starter)"
-HELD_OUT_NAME = "Software engineer (starter), held out"
 TOKEN_BUDGET = 60_000
-HELD_OUT_BUDGET = 30_000
 MAX_LENGTH = 512
-# Shorter rows, so that 30,000 tokens reach every language and give each slice rows enough for an
-# interval: at 512 a language's share of them is less than one row.
-HELD_OUT_LENGTH = 256
 SEED = 42  # the seed's own
 
 OTHER_LANGUAGES = tuple(code for code in SPOKEN_LANGUAGES if code != "en")
@@ -90,16 +85,4 @@ def software_engineer(packs: Sequence[Pack] = PACKS) -> SetSpec:
         max_length=MAX_LENGTH,
         seed=SEED,
         packs=tuple(packs),
-    )
-
-
-def software_engineer_held_out(packs: Sequence[Pack] = PACKS) -> SetSpec:
-    """Its held-out sibling: the same slices from rows that are never calibrated on."""
-    return software_engineer(packs).model_copy(
-        update={
-            "name": HELD_OUT_NAME,
-            "token_budget": HELD_OUT_BUDGET,
-            "max_length": HELD_OUT_LENGTH,
-            "split": "held_out",
-        }
     )

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 from fastapi.testclient import TestClient
-from seed import Seeded, seed
 
 from app.database import migrate
 from app.main import create_app
 from app.settings import Settings
+from tests.seed import Seeded, seed
 
 HTML = {"accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
 

@@ -100,8 +100,9 @@ def test_another_sites_form_changes_nothing(local: TestClient) -> None:
 def test_every_answer_carries_the_headers(local: TestClient) -> None:
     for path in ("/jobs", "/no-such-page", "/static/calibrant.css"):
         headers = local.get(path).headers
-        assert "script-src 'self' https://cdn.jsdelivr.net/npm/htmx.org" in (
-            headers["content-security-policy"]
+        assert (
+            "script-src 'self' https://cdn.jsdelivr.net/npm/htmx.org"
+            in (headers["content-security-policy"])
         )
         assert "unsafe-eval" not in headers["content-security-policy"]
         assert headers["x-content-type-options"] == "nosniff"

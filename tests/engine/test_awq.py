@@ -7,8 +7,8 @@ an accelerator patched, over the same batches.
 from __future__ import annotations
 
 import re
-from contextlib import contextmanager
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -34,6 +34,7 @@ from workers.engine.quantization import (
 
 LinearModel = Callable[[str], PreTrainedModel]
 BATCHES = pack(rows_of(30, 44, 17, 61, 25, 50), 64)
+
 
 def recipe_for(*targets: str, **changes: Any) -> Recipe:
     group = Group(name="g", targets=targets, group_size=16, **changes)
@@ -86,7 +87,9 @@ def parameters_of(model: PreTrainedModel) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize("name", MOE)
 @pytest.mark.parametrize("statistics", ["all", "routed"])
-def test_experts_equal_stock_bit_for_bit(linear_model: LinearModel, name: str, statistics: Statistics) -> None:
+def test_experts_equal_stock_bit_for_bit(
+    linear_model: LinearModel, name: str, statistics: Statistics
+) -> None:
     recipe = recipe_for(EXPERTS)
     stock = quantize_with_stock(linear_model(name), recipe, statistics)
     model = linear_model(name)
@@ -105,7 +108,9 @@ def test_experts_equal_stock_bit_for_bit(linear_model: LinearModel, name: str, s
         ("mixtral", recipe_for(EXPERTS).model_copy(update={"duo_scaling": False})),
     ],
 )
-def test_other_recipes_equal_stock_bit_for_bit(linear_model: LinearModel, name: str, recipe: Recipe) -> None:
+def test_other_recipes_equal_stock_bit_for_bit(
+    linear_model: LinearModel, name: str, recipe: Recipe
+) -> None:
     stock = quantize_with_stock(linear_model(name), recipe, "all")
     model = linear_model(name)
     quantize_with_ours(model, recipe)

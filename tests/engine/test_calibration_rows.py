@@ -44,7 +44,9 @@ def built_set(directory: Path, ids: list[list[int]]) -> Path:
 
 def test_text_and_messages_are_tokenized_with_the_models_own(tmp_path: Path) -> None:
     turns = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "yes"}]
-    found = read(write(tmp_path / "a.jsonl", {"text": "hello", "domain": "law"}, {"messages": turns}))
+    found = read(
+        write(tmp_path / "a.jsonl", {"text": "hello", "domain": "law"}, {"messages": turns})
+    )
     decode = tiny_tokenizer().decode
     assert decode(found.rows[0].input_ids) == "hello"
     assert decode(found.rows[1].input_ids) == "<|user|>hi<|end|><|assistant|>yes<|end|>"

@@ -42,11 +42,13 @@ def chosen_experts(model: PreTrainedModel) -> dict[tuple[int, int], torch.Tensor
     seen: dict[tuple[int, int], torch.Tensor] = {}
     layers = moe_layers(model)
     for at, batch in enumerate(pack(rows_of(40, 50, 60, 30), 64)):
-        with routed_tokens(
-            model, layers, lambda p, i, _, at=at: seen.update({(at, p): i.sort(-1).values})
+        with (
+            routed_tokens(
+                model, layers, lambda p, i, _, at=at: seen.update({(at, p): i.sort(-1).values})
+            ),
+            torch.no_grad(),
         ):
-            with torch.no_grad():
-                hidden_states(model, batch.input_ids, batch.position_ids)
+            hidden_states(model, batch.input_ids, batch.position_ids)
     return seen
 
 
@@ -167,7 +169,12 @@ class Gated(nn.Module):
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         gate, up = torch.sigmoid(self.gate_proj(tokens)), self.up_proj(tokens)
-        inner = {"plain": up, "shifted": up + 1, "clamped": up.clamp(-7, 7), "relu²": up.relu() ** 2}
+        inner = {
+            "plain": up,
+            "shifted": up + 1,
+            "clamped": up.clamp(-7, 7),
+            "relu²": up.relu() ** 2,
+        }
         return self.down_proj(gate * inner[self.kind])
 
 

@@ -12,6 +12,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
     AutoModelForCausalLM,
+    GraniteMoeConfig,
     LlamaConfig,
     MiniMaxM2Config,
     MixtralConfig,
@@ -78,6 +79,14 @@ def qwen2_moe() -> PreTrainedConfig:
         **changes, intermediate_size=96, moe_intermediate_size=32, num_experts=4,
         num_experts_per_tok=2, shared_expert_intermediate_size=64,
     )  # fmt: skip
+
+
+def granite_moe() -> PreTrainedConfig:
+    """Granite-MoE: its checkpoints keep the experts fused."""
+    changes = {k: v for k, v in SHARED.items() if k != "head_dim"}
+    return GraniteMoeConfig(
+        **changes, intermediate_size=32, num_local_experts=4, num_experts_per_tok=2
+    )
 
 
 def llama() -> PreTrainedConfig:

@@ -120,7 +120,7 @@ def hidden_states(
 
 
 def pack_for(
-    model: PreTrainedModel, rows: Sequence[CalibrationRow], tokens_a_batch: int = 1024
+    model: PreTrainedModel, rows: Sequence[CalibrationRow], tokens_a_batch: int = 512
 ) -> list[PackedBatch]:
     """``pack`` when the model keeps packed rows apart, else one row a batch."""
     return pack(rows, tokens_a_batch if rows_stay_apart(model) else 1)

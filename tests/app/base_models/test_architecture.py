@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 
 import pytest
-from checkpoints import MINIMAX, minimax_shapes, write_model, write_safetensors
 
 from app.base_models.architecture import (
     ModelSummary,
@@ -14,6 +13,12 @@ from app.base_models.architecture import (
 )
 from app.errors import ModelRefused
 from app.recipes.schema import EXPERTS, PRESETS, Group, Recipe
+from tests.app.base_models.checkpoints import (
+    MINIMAX,
+    minimax_shapes,
+    write_model,
+    write_safetensors,
+)
 
 DENSE = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "num_hidden_layers": 1}
 

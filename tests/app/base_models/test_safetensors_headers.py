@@ -4,10 +4,10 @@ import json
 from pathlib import Path
 
 import pytest
-from checkpoints import write_safetensors
 
 from app.base_models.safetensors_headers import INDEX, read_weights
 from app.errors import ModelRefused
+from tests.app.base_models.checkpoints import write_safetensors
 
 SHAPES = {"a.weight": (3, 5), "b.bias": (7,), "scalar": ()}
 

@@ -35,6 +35,14 @@ def test_no_row_is_on_both_sides(index: CorpusIndex) -> None:
     assert held_out.token_budget <= HELD_OUT_BUDGET
 
 
+def test_every_value_the_held_out_part_has_is_judged(index: CorpusIndex) -> None:
+    held_out = held_out_for(software_engineer(), index)
+    assert held_out is not None
+    composition = compose(held_out, index.pool(held_out))
+    without = {quota.value for quota in composition.quotas if not quota.rows}
+    assert without == {quota.value for quota in composition.quotas if not quota.available}
+
+
 def test_a_slice_without_held_out_rows_is_left_out(index: CorpusIndex) -> None:
     zephyr = Slice(name="Zephyr", weight=1, facets={Facet.PROGRAMMING_LANGUAGE: ("Zephyr",)})
     rust = Slice(name="Rust", weight=1, facets={Facet.PROGRAMMING_LANGUAGE: ("Rust",)})

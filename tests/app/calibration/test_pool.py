@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pytest
 
 from app.calibration.pool import Candidate, FacetColumn, Pool, row_hashes, sampling_keys
 from app.calibration.spec import Slice
@@ -76,3 +77,15 @@ def test_sampling_is_random_and_not_the_first_rows() -> None:
     assert abs(places.mean() - 1000) < 80  # 3 standard errors of a uniform sample
     overlap = len(set(places) & set(np.argsort(sampling_keys(hashes, 1))[:500]))
     assert 80 < overlap < 170  # another seed, another sample: 125 of 500 by chance
+
+
+def test_a_pool_is_drawn_once() -> None:
+    pool = Pool.of([Candidate(f"{number:03}", number + 1) for number in range(200)])
+    drawn = pool.in_random_order(7)
+    assert drawn.in_random_order(7) is drawn
+    assert drawn.row_ids.tolist() != pool.row_ids.tolist()
+    assert dict(zip(drawn.row_ids.tolist(), drawn.tokens.tolist(), strict=True)) == dict(
+        zip(pool.row_ids.tolist(), pool.tokens.tolist(), strict=True)
+    )
+    with pytest.raises(ValueError, match="drawn once"):
+        drawn.in_random_order(8)

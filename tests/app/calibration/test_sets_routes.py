@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 from fastapi.testclient import TestClient
-from seed import small_spec, write_model
 
 from app.calibration.forms import fields_of_form, fields_of_spec, read_spec
 from app.calibration.views import starter
 from app.settings import Settings
+from tests.seed import small_spec, write_model
 
 
 def form_of(spec, model_id: str = "") -> dict[str, str | list[str]]:

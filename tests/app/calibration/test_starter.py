@@ -11,10 +11,8 @@ from app.calibration.starter import (
     DOMAINS_IN_ENGLISH,
     OTHER_LANGUAGES,
     software_engineer,
-    software_engineer_held_out,
 )
 from app.facets import PROGRAMMING_LANGUAGES, Facet
-from app.sources.starter_corpus import split_of
 
 
 @pytest.fixture(scope="module")
@@ -45,16 +43,3 @@ def test_shares_are_those_of_the_table(model_dir: Path, index_dir: Path) -> None
     composition = composed(software_engineer(), model_dir, index_dir)
     shares = [part.tokens / composition.tokens for part in composition.slices]
     assert shares == pytest.approx([0.55, 0.20, 0.25], abs=0.01)
-
-
-def test_the_held_out_sibling_feeds_every_slice_from_other_rows(
-    model_dir: Path, index_dir: Path
-) -> None:
-    composition = composed(software_engineer_held_out(), model_dir, index_dir)
-    assert {split_of(row_id) for row_id in composition.row_ids} == {"held_out"}
-    assert all(part.rows for part in composition.slices)
-    assert fed(composition, Facet.SPOKEN_LANGUAGE) == set(OTHER_LANGUAGES)
-    assert fed(composition, Facet.DOMAIN) == set(DOMAINS_IN_ENGLISH)
-    without = {quota.value for quota in composition.quotas if not quota.rows}
-    assert without == {quota.value for quota in composition.quotas if not quota.available}
-    assert 28_000 < composition.tokens <= 30_000

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from profiles import dense, large, small
 
 from app.coverage.heatmap import heatmap, typed
+from tests.app.coverage.profiles import dense, large, small
 
 
 def z_of(figure: dict[str, Any]) -> np.ndarray:

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from profiles import ROWS, dense, small
 
 from app.coverage.profile import FACET_COLUMNS, Profile, ProfileRefused
 from app.errors import NotFound
+from tests.app.coverage.profiles import ROWS, dense, small
 
 
 def saved(profile: Profile, file: Path) -> Path:

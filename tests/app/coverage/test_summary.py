@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from profiles import COUNTS, dense, small
 
 from app.coverage.summary import (
     CSV_HEADER,
@@ -24,6 +23,7 @@ from app.coverage.summary import (
     summarise,
     table_rows,
 )
+from tests.app.coverage.profiles import COUNTS, dense, small
 
 loads = st.lists(st.integers(0, 10**6), min_size=2, max_size=64).map(np.array)
 

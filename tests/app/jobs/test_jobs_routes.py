@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 from fastapi.testclient import TestClient
-from seed import small_spec, write_model
 from sqlmodel import Session
 
 from app.jobs import live, service
 from app.jobs.states import JobState
 from app.settings import Settings
+from tests.seed import small_spec, write_model
 
 
 @pytest.mark.parametrize("state", ["succeeded", "failed", "cancelled", "lost", "running", "queued"])
@@ -175,10 +175,9 @@ def test_the_stream_of_a_live_job_ends_after_its_life_without_closing(filled) ->
 def test_a_change_is_sent_and_the_end_closes(
     session: Session, settings: Settings, tmp_path: Path
 ) -> None:
-    from seed import queued_job
-
     from app.base_models.service import add_model
     from app.calibration.service import save_set
+    from tests.seed import queued_job
 
     model = add_model(session, write_model(tmp_path / "tiny"))
     job = queued_job(session, settings, save_set(session, small_spec()), model)

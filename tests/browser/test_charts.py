@@ -1,0 +1,98 @@
+"""The heatmap and the error chart, and the tables below them."""
+
+from __future__ import annotations
+
+import re
+import time
+
+from playwright.sync_api import Page, expect
+
+from tests.browser.conftest import Site
+
+
+def open_chart(page: Page, site: Site, name: str) -> None:
+    page.goto(f"{site.url}/jobs/{site.seeded.jobs['succeeded']}/{name}")
+    expect(page.locator("[data-chart]")).to_have_attribute("data-state", "drawn")
+
+
+def hover(page: Page, x: float, y: float) -> str:
+    """The text plotly shows at a place of the heatmap, in shares of the plot."""
+    box = page.locator("[data-chart] .nsewdrag").first.bounding_box()
+    assert box
+    page.mouse.move(box["x"] + box["width"] * x, box["y"] + box["height"] * y)
+    text = page.locator("[data-chart] .hovertext")
+    expect(text).to_be_visible()
+    return " ".join(text.all_text_contents())
+
+
+def test_hovering_says_who_feeds_an_expert(page: Page, site: Site) -> None:
+    open_chart(page, site, "coverage")
+    text = hover(page, 0.5 / 32, 0.5 / 6)
+    assert "Layer 0, expert 0" in text
+    assert re.search(r"[\d,]+ tokens, [\d.]+% of the layer", text)
+    assert re.search(r"Rank \d+ in its layer", text)
+    for facet in ("Spoken language", "Programming language", "Domain"):
+        assert facet in text
+
+
+def test_a_filter_redraws_without_a_reload_and_stays_in_the_address(page: Page, site: Site) -> None:
+    open_chart(page, site, "coverage")
+    page.evaluate("window.same = true")
+    page.get_by_label("Programming language").select_option("Rust")
+    expect(page.locator("[data-chart]")).to_have_attribute(
+        "data-chart", re.compile("programming_language=Rust")
+    )
+    expect(page.locator("[data-chart]")).to_have_attribute("data-state", "drawn")
+    assert page.evaluate("window.same")
+    assert "programming_language=Rust" in page.url
+    page.get_by_label("Scale").select_option("log")
+    expect(page.locator("[data-chart] .cbaxis")).to_contain_text("100")
+    page.reload()
+    expect(page.get_by_label("Programming language")).to_have_value("Rust")
+    expect(page.get_by_label("Scale")).to_have_value("log")
+
+
+def test_the_table_is_sorted_and_paged_by_the_server(page: Page, site: Site) -> None:
+    open_chart(page, site, "coverage")
+    page.evaluate("window.same = true")
+    page.get_by_role("link", name="Tokens").click()
+    header = page.get_by_role("columnheader", name="Tokens")
+    expect(header).to_have_attribute("aria-sort", "descending")
+    page.locator("#experts").get_by_role("link", name="Next").click()
+    expect(page.locator("#experts")).to_contain_text("page 2 of 6")
+    assert page.evaluate("window.same")
+    expect(page.locator("[data-chart]")).to_have_attribute("data-state", "drawn")
+
+
+def test_the_error_chart_has_both_panels(page: Page, site: Site) -> None:
+    open_chart(page, site, "errors")
+    chart = page.locator("[data-chart]")
+    expect(chart).to_contain_text("Relative MSE")
+    expect(chart).to_contain_text("SQNR (dB)")
+    assert chart.locator(".bars .point").count() == 6
+    page.get_by_label("Name contains").fill("down_proj")
+    page.locator("#modules").get_by_role("button", name="Filter").click()
+    expect(page.locator("#modules")).to_contain_text("192 of 576 modules")
+
+
+def test_the_heatmap_is_there_soon(page: Page, site: Site) -> None:
+    open_chart(page, site, "coverage")  # The drawing library is in the browser's cache now.
+    began = time.monotonic()
+    open_chart(page, site, "coverage")
+    assert time.monotonic() - began < 6  # Two busy cores; 0.6 s on idle ones.
+
+
+def test_the_chart_follows_the_scheme(page: Page, site: Site) -> None:
+    open_chart(page, site, "coverage")
+    colour = "getComputedStyle(document.querySelector('[data-chart] .xtick text')).fill"
+    light = page.evaluate(colour)
+    page.emulate_media(color_scheme="dark")
+    page.wait_for_function(f"{colour} !== '{light}'")
+
+
+def test_a_chart_that_cannot_be_fetched_says_so(new_page, site: Site) -> None:
+    page = new_page(may_complain=True)
+    page.route("**/coverage/chart?**", lambda route: route.abort())
+    page.goto(f"{site.url}/jobs/{site.seeded.jobs['succeeded']}/coverage")
+    expect(page.locator("[data-chart]")).to_have_attribute("data-state", "failed")
+    expect(page.locator("[data-chart]")).to_contain_text("The table below has the same numbers")

@@ -1,0 +1,102 @@
+"""Composing a set as a person does."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+from playwright.sync_api import Page, expect
+
+from tests.browser.conftest import Site
+
+
+def open_composer(page: Page, site: Site) -> None:
+    page.goto(f"{site.url}/sets/new")
+    page.wait_for_selector("html[data-htmx]")
+
+
+def test_totals_follow_while_somebody_works(page: Page, site: Site) -> None:
+    open_composer(page, site)
+    totals = page.locator("#totals")
+    expect(totals).to_contain_text("of 60,000 tokens")
+    page.get_by_label("Budget").fill("24000")
+    expect(totals).to_contain_text("of 24,000 tokens")
+    first = page.get_by_role("group", name="Slice 1")
+    first.get_by_text("Programming language:").click()
+    first.get_by_role("button", name="tick none").click()
+    for name in ("Rust", "Go", "COBOL"):
+        first.get_by_role("checkbox", name=re.compile(f"^{name} ")).check()
+    expect(first).to_contain_text("Programming language: 3 chosen")
+    totals.locator("summary", has_text="Programming language").click()
+    expect(totals.get_by_role("row", name=re.compile("^Rust"))).not_to_contain_text("0.0 %")
+    expect(totals.get_by_role("row", name=re.compile("^Zig"))).to_contain_text("0.0 %")
+
+
+def test_open_lists_stay_open_when_the_totals_change(page: Page, site: Site) -> None:
+    open_composer(page, site)
+    totals = page.locator("#totals")
+    totals.locator("summary", has_text="Domain").click()
+    table = totals.get_by_role("region", name="By domain")
+    expect(table).to_be_visible()
+    page.get_by_label("Budget").fill("15000")
+    expect(totals).to_contain_text("of 15,000 tokens")
+    expect(table).to_be_visible()
+
+
+def test_slider_and_number_are_one_weight(page: Page, site: Site) -> None:
+    open_composer(page, site)
+    slider = page.get_by_role("slider", name="Weight of slice 1, slider")
+    slider.focus()
+    slider.press("End")
+    expect(page.locator("#slice-0-weight")).to_have_value("100")
+    page.locator("#slice-0-weight").fill("10")
+    expect(slider).to_have_value("10")
+    row = page.locator("#totals").get_by_role("row", name=re.compile("^Code in 60"))
+    expect(row).to_contain_text("10,909")  # 10 of 55 parts of 60,000
+
+
+def test_slices_come_and_go_and_keep_what_was_typed(page: Page, site: Site) -> None:
+    open_composer(page, site)
+    page.get_by_label("Name").first.fill("My own set")
+    page.get_by_role("button", name="Add a slice").click()
+    fourth = page.get_by_role("group", name="Slice 4")
+    expect(fourth).to_be_visible()
+    page.get_by_role("button", name="Take slice 2 out").click()
+    expect(fourth).to_have_count(0)
+    expect(page.locator("#name")).to_have_value("My own set")
+    expect(page.locator("#slice-1-name")).to_have_value("13 domains in English")
+    page.get_by_label("Budget").fill("9000")
+    expect(page.locator("#totals")).to_contain_text("of 9,000 tokens")
+
+
+def test_a_mistake_is_told_at_its_field(page: Page, site: Site) -> None:
+    open_composer(page, site)
+    page.get_by_label("Budget").fill("99000000")
+    page.get_by_role("button", name="Save the set").click()
+    budget = page.get_by_label("Budget")
+    expect(budget).to_have_attribute("aria-invalid", "true")
+    expect(budget).to_have_value("99000000")
+    expect(page.locator("#token_budget-problem")).to_contain_text("is more than the")
+
+
+def test_a_set_is_saved_and_shows_what_it_holds(page: Page, site: Site) -> None:
+    open_composer(page, site)
+    page.get_by_label("Name").first.fill("Saved in a browser")
+    page.get_by_role("button", name="Save the set").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Saved in a browser")
+    expect(page.get_by_text("can be built")).to_be_visible()
+    expect(page.locator(".sample")).to_have_count(6)
+
+
+def test_composing_without_scripts(new_page: Callable[..., Page], site: Site) -> None:
+    page = new_page(java_script_enabled=False)
+    page.goto(f"{site.url}/sets/new")
+    page.get_by_label("Name").first.fill("Without scripts")
+    page.get_by_role("button", name="Add a slice").click()
+    page.locator("#slice-3-name").fill("Law")
+    group = page.get_by_role("group", name="Slice 4")
+    group.locator("summary", has_text="Domain").click()
+    group.get_by_role("checkbox", name=re.compile("^Law ")).check()
+    page.get_by_role("button", name="Save the set").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Without scripts")
+    expect(page.get_by_role("rowheader", name="Law").first).to_be_visible()

@@ -1,0 +1,108 @@
+"""The engine's commands: one JSON document on stdout, sentences on stderr, exit codes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from app.jobs.events import parse
+from tests.engine.conftest import Job
+from workers.commands import app
+
+
+def call(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def document(result: Result) -> dict[str, object]:
+    assert result.exit_code == 0, result.stderr
+    return dict(json.loads(result.stdout))
+
+
+def test_coverage(source: Path, rows_file: Path, tmp_path: Path) -> None:
+    arguments = ("coverage", "--model", source, "--set", rows_file, "--by", "domain", "--json")
+    found = document(call(*arguments, "--out", tmp_path))
+    assert {"tokens", "top_k", "layers", "starved", "slices"} <= found.keys()
+    assert found["top_k"] == 2
+    assert set(found["slices"]) == {"code", "law"}
+    assert (tmp_path / "coverage.npz").is_file()
+
+
+def test_coverage_for_a_person(source: Path, rows_file: Path) -> None:
+    said = call("coverage", "--model", source, "--set", rows_file)
+    assert "16 of 16 reached" in said.stdout
+
+
+def test_quantize(source: Path, rows_file: Path, held_out_file: Path, tmp_path: Path) -> None:
+    out = tmp_path / "quantized"
+    arguments = ("quantize", "--model", source, "--set", rows_file, "--out", out, "--json")
+    found = document(call(*arguments, "--held-out", held_out_file, "--threads", 1))
+    assert {"checkpoint", "seconds", "cpu_seconds", "layers", "uncovered_experts",
+            "events"} <= found.keys()  # fmt: skip
+    assert found["checkpoint"] == str(out)
+    assert set(found["layers"][0]) == {"layer", "relative_mse", "sqnr_db"}
+    events = Path(str(found["events"])).read_text(encoding="utf-8").splitlines()
+    assert len([parse(line) for line in events]) > 20
+    assert sorted(file.name for file in tmp_path.iterdir()) == [
+        "quantized",
+        "quantized.events.jsonl",
+    ]
+    again = call(*arguments)
+    assert again.exit_code == 2
+    assert "is not empty" in again.stderr
+
+
+def test_evaluate(job: Job, held_out_file: Path) -> None:
+    found = document(
+        call("evaluate", "--base", job.spec.model, "--checkpoint", job.result.checkpoint,
+             "--set", held_out_file, "--json")
+    )  # fmt: skip
+    assert {"kl_mean", "kl_low", "kl_high", "perplexity_base", "perplexity", "slices",
+            "router_same"} <= found.keys()  # fmt: skip
+    in_memory = job.result.evaluation
+    assert in_memory is not None
+    assert found["kl_mean"] == pytest.approx(in_memory.kl_mean, rel=1e-3)
+
+
+def test_verify_exits_1_when_something_is_wrong(job: Job, tmp_path: Path) -> None:
+    import shutil
+
+    found = document(call("verify", job.result.checkpoint, "--source", job.spec.model, "--json"))
+    assert (found["ok"], found["quantized"], found["problems"]) == (True, 48, [])
+    broken = shutil.copytree(job.result.checkpoint, tmp_path / "broken")
+    (broken / "LICENSE").unlink()
+    result = call("verify", broken, "--source", job.spec.model, "--json")
+    assert result.exit_code == 1
+    assert json.loads(result.stdout)["problems"][0]["tensor"] == "LICENSE"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("coverage", "--model", "/nothing", "--set", "/rows"), "There is no model directory"),
+        (("verify", "/nothing", "--source", "/nothing"), "There is no model directory"),
+    ],
+)
+def test_refused_input_exits_2_with_a_sentence(arguments: tuple[str, ...], sentence: str) -> None:
+    result = call(*arguments, "--json")
+    assert result.exit_code == 2
+    assert sentence in result.stderr
+    assert result.stdout == ""
+
+
+def test_help_does_not_wait_for_torch() -> None:
+    code = "import sys, workers.commands; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_stdout_has_the_document_alone(source: Path, rows_file: Path) -> None:
+    code = "from workers.commands import app; app()"
+    command = [sys.executable, "-c", code, "coverage", "--model", str(source), "--set",
+               str(rows_file), "--json"]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, check=True)
+    assert json.loads(done.stdout)["top_k"] == 2

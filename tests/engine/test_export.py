@@ -1,0 +1,223 @@
+"""The checkpoint: the source's names, its untouched bytes, and what serves."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+from transformers import PreTrainedModel
+
+from app.errors import CheckpointRefused, DiskFull
+from app.recipes.schema import EXPERTS, LINEARS, PRESETS, Group, Recipe
+from tests.engine.conftest import Job
+from tests.engine.tiny_models import DENSE, MOE, rows_of, tiny_tokenizer
+from workers.engine.batches import pack
+from workers.engine.export import export
+from workers.engine.loading import linearize, load_model
+from workers.engine.manifest import MANIFEST, described, read_manifest
+from workers.engine.quantization import Quantized, plan_of, quantize
+from workers.engine.safetensors_files import INDEX
+from workers.engine.steps import stored_dtypes
+from workers.engine.verification import verify
+
+BATCHES = pack(rows_of(30, 40, 20), 64)
+IDS = torch.arange(40)[None] * 7 % 320
+
+
+def quantized(directory: Path, recipe: Recipe) -> tuple[PreTrainedModel, Quantized]:
+    model = linearize(load_model(directory, torch.float32))
+    plan = plan_of(model, recipe)
+    dtypes = stored_dtypes(model, plan, directory)
+    return model, quantize(model, tiny_tokenizer(), plan, BATCHES, dtypes, lambda _: None)
+
+
+def recipe_for(target: str, symmetric: bool = True) -> Recipe:
+    group = Group(name="g", targets=(target,), group_size=16, symmetric=symmetric)
+    return Recipe(name="r", grid=3, groups=(group,))
+
+
+def tensors_of(directory: Path) -> dict[str, torch.Tensor]:
+    return {n: t for f in directory.glob("*.safetensors") for n, t in load_file(f).items()}
+
+
+def test_names_are_the_sources_with_weight_replaced(job: Job) -> None:
+    source, written = tensors_of(job.spec.model), tensors_of(job.result.checkpoint)
+    expected = set()
+    for name in source:
+        if re.search(r"\.experts\.\d+\.w[123]\.weight$", name):
+            base = name.removesuffix("weight")
+            expected |= {f"{base}weight_{part}" for part in ("packed", "scale", "shape")}
+        else:
+            expected.add(name)
+    assert written.keys() == expected
+    assert "model.layers.0.block_sparse_moe.experts.0.w2.weight_packed" in written
+
+
+def test_what_the_recipe_leaves_alone_is_the_sources(job: Job) -> None:
+    source, written = tensors_of(job.spec.model), tensors_of(job.result.checkpoint)
+    manifest = read_manifest(job.result.checkpoint)
+    assert manifest is not None
+    changed = {
+        name for name in written.keys() & source.keys()
+        if not torch.equal(written[name], source[name])
+    }  # fmt: skip
+    assert changed == manifest.smoothed.keys()
+    kinds = {re.sub(r"\.\d+\.", ".N.", name) for name in changed}
+    assert kinds == {
+        "model.layers.N.post_attention_layernorm.weight",
+        "model.layers.N.block_sparse_moe.gate.weight",
+    }
+    for name in written.keys() & source.keys():
+        assert written[name].dtype == source[name].dtype
+    assert {t.dtype for n, t in written.items() if n.endswith("_scale")} == {torch.bfloat16}
+
+
+def test_the_correction_bias_keeps_float32(folder: Path, source: Path) -> None:
+    from safetensors.torch import save_file
+
+    directory = shutil.copytree(source, folder / "bias-in-float32")
+    tensors = load_file(directory / "model.safetensors")
+    bias = next(name for name in tensors if name.endswith("e_score_correction_bias"))
+    tensors[bias] = tensors[bias].float() + 1e-4
+    save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
+    model, done = quantized(directory, recipe_for(EXPERTS))
+    written = tensors_of(export(model, done, directory, "s", folder / "with-bias").directory)
+    assert written[bias].dtype == torch.float32
+    assert torch.equal(written[bias], tensors[bias])
+
+
+@pytest.mark.parametrize(
+    ("name", "target", "symmetric"),
+    [
+        *((name, EXPERTS, True) for name in MOE),
+        ("minimax_m2", LINEARS, True),
+        ("qwen3_moe", LINEARS, True),
+        *((name, LINEARS, False) for name in DENSE),
+    ],
+)
+def test_transformers_reloads_it_with_the_same_logits(
+    saved: Callable[[str], Path], tmp_path: Path, name: str, target: str, symmetric: bool
+) -> None:
+    directory = saved(name)
+    model, done = quantized(directory, recipe_for(target, symmetric))
+    checkpoint = export(model, done, directory, "s", tmp_path / "checkpoint").directory
+    found = verify(checkpoint, directory)
+    assert (found.ok, found.problems) == (True, [])
+    assert found.quantized == len(done.packed)
+    reloaded = load_model(checkpoint)
+    with torch.no_grad():
+        ours, theirs = model(IDS).logits, reloaded(IDS).logits
+    torch.testing.assert_close(theirs, ours, atol=1e-4, rtol=1e-4)
+
+
+def test_experts_with_zero_points_are_written_and_verify(
+    saved: Callable[[str], Path], tmp_path: Path
+) -> None:
+    directory = saved("mixtral")
+    model, done = quantized(directory, recipe_for(EXPERTS, symmetric=False))
+    checkpoint = export(model, done, directory, "s", tmp_path / "checkpoint").directory
+    assert any(name.endswith(".w1.weight_zero_point") for name in tensors_of(checkpoint))
+    assert verify(checkpoint, directory).ok
+
+
+def test_the_config_names_modules_as_the_checkpoint_does(job: Job) -> None:
+    config = json.loads((job.result.checkpoint / "config.json").read_text(encoding="utf-8"))
+    source = json.loads((job.spec.model / "config.json").read_text(encoding="utf-8"))
+    section = config.pop("quantization_config")
+    assert config == source
+    assert (section["quant_method"], section["format"]) == ("compressed-tensors", "pack-quantized")
+    (group,) = section["config_groups"].values()
+    targets = [target.removeprefix("re:") for target in group["targets"]]
+    packed = [n.removesuffix(".weight_packed") for n in tensors_of(job.result.checkpoint)
+              if n.endswith("_packed")]  # fmt: skip
+    assert all(any(re.match(target, name) for target in targets) for name in packed)
+    assert "model.layers.0.block_sparse_moe.gate" in section["ignore"]
+    assert "model.layers.0.self_attn.q_proj" in section["ignore"]
+    assert group["weights"]["group_size"] == 32
+
+
+def test_targets_of_another_naming_get_the_checkpoints_beside_them(
+    saved: Callable[[str], Path], tmp_path: Path
+) -> None:
+    directory = saved("mixtral")
+    model, done = quantized(directory, recipe_for(LINEARS))
+    checkpoint = export(model, done, directory, "s", tmp_path / "checkpoint").directory
+    config = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))
+    (group,) = config["quantization_config"]["config_groups"].values()
+    assert group["targets"] == [f"re:{LINEARS}", r"re:.*\.experts\.\d+\.(w1|w2|w3)$"]
+
+
+def test_tokenizer_template_settings_and_licence_come_along(job: Job) -> None:
+    source, checkpoint = job.spec.model, job.result.checkpoint
+    for name in ("tokenizer.json", "chat_template.jinja", "generation_config.json", "LICENSE"):
+        assert (checkpoint / name).read_bytes() == (source / name).read_bytes()
+    assert not list(checkpoint.glob("*.bin"))
+
+
+def test_the_manifest_describes_every_file(job: Job) -> None:
+    checkpoint = job.result.checkpoint
+    manifest = read_manifest(checkpoint)
+    assert manifest is not None
+    listed = {file.name: file for file in manifest.files}
+    assert listed.keys() == {file.name for file in checkpoint.iterdir()} - {MANIFEST}
+    assert all(described(checkpoint / name) == file for name, file in listed.items())
+    assert {file.name for file in job.result.files} == {f.name for f in checkpoint.iterdir()}
+    assert manifest.recipe == PRESETS["experts-w4a16-g32"]
+    assert len(manifest.dequantized) == 48
+
+
+def test_shards_stay_shards(saved: Callable[[str], Path], tmp_path: Path) -> None:
+    directory = tmp_path / "sharded"
+    load_model(saved("minimax_m2")).save_pretrained(directory, max_shard_size="200KB")
+    for extra in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copyfile(saved("minimax_m2") / extra, directory / extra)
+    model, done = quantized(directory, recipe_for(EXPERTS))
+    checkpoint = export(model, done, directory, "s", tmp_path / "checkpoint").directory
+    index = json.loads((checkpoint / INDEX).read_text(encoding="utf-8"))
+    files = {f.name for f in checkpoint.glob("*.safetensors")}
+    assert len(files) > 1
+    assert files == {f.name for f in directory.glob("*.safetensors")}
+    for name, file in index["weight_map"].items():
+        with safe_open(checkpoint / file, framework="pt") as shard:
+            assert name in shard.keys()  # noqa: SIM118
+    assert verify(checkpoint, directory).ok
+
+
+def test_a_destination_in_use_is_left_as_it_is(job: Job, tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("mine", encoding="utf-8")
+    model, done = quantized(job.spec.model, recipe_for(EXPERTS))
+    with pytest.raises(CheckpointRefused, match="not empty"):
+        export(model, done, job.spec.model, "s", tmp_path)
+    assert [file.name for file in tmp_path.iterdir()] == ["mine.txt"]
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A real file system of 180 kB, where this process may mount one."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=180k", "tmpfs", str(disk)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("this process may not mount a file system")
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)
+
+
+@pytest.mark.parametrize("believes_there_is_room", [False, True])
+def test_a_full_disk_is_a_sentence_and_leaves_nothing(
+    job: Job, small_disk: Path, monkeypatch: pytest.MonkeyPatch, believes_there_is_room: bool
+) -> None:
+    model, done = quantized(job.spec.model, recipe_for(EXPERTS))
+    if believes_there_is_room:
+        monkeypatch.setattr("workers.engine.export._refuse_too_little_room", lambda *_: None)
+    with pytest.raises(DiskFull, match="free some space"):
+        export(model, done, job.spec.model, "s", small_disk / "checkpoint")
+    assert list(small_disk.iterdir()) == []

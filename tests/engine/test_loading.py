@@ -1,0 +1,94 @@
+"""What cannot be loaded is refused with the reason."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from app.errors import ModelRefused
+from workers.engine.loading import (
+    limits_of,
+    linearize,
+    load_model,
+    load_tokenizer,
+    refuse_unusable_source,
+)
+from workers.engine.safetensors_files import INDEX, Shards
+
+
+@pytest.fixture
+def copy(source: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(source, tmp_path / "copy")
+
+
+def test_the_dtype_is_the_checkpoints_unless_asked(source: Path) -> None:
+    assert load_model(source).dtype == torch.bfloat16
+    assert load_model(source, torch.float32).dtype == torch.float32
+    assert limits_of(load_model(source)).vocabulary == 320
+
+
+def test_a_path_that_is_not_there(tmp_path: Path) -> None:
+    for function in (load_model, load_tokenizer, refuse_unusable_source):
+        with pytest.raises(ModelRefused, match="no model directory"):
+            function(tmp_path / "nothing")
+
+
+def test_a_directory_without_config(copy: Path) -> None:
+    (copy / "config.json").unlink()
+    with pytest.raises(ModelRefused, match=r"no config\.json"):
+        load_model(copy)
+
+
+@pytest.mark.parametrize("text", ["{", "[]"])
+def test_a_broken_config(copy: Path, text: str) -> None:
+    (copy / "config.json").write_text(text, encoding="utf-8")
+    with pytest.raises(ModelRefused, match="is not"):
+        load_model(copy)
+
+
+def test_an_architecture_nobody_knows(copy: Path) -> None:
+    config = json.loads((copy / "config.json").read_text(encoding="utf-8"))
+    config["model_type"] = "unheard_of"
+    (copy / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    with pytest.raises(ModelRefused, match="unheard_of"):
+        load_model(copy)
+
+
+def test_a_model_without_a_tokenizer(copy: Path) -> None:
+    (copy / "tokenizer.json").unlink()
+    with pytest.raises(ModelRefused, match="has no tokenizer"):
+        load_tokenizer(copy)
+
+
+def test_pickled_weights_are_not_opened(copy: Path) -> None:
+    (copy / "model.safetensors").rename(copy / "pytorch_model.bin")
+    with pytest.raises(ModelRefused, match="pickle"):
+        load_model(copy)
+    (copy / "pytorch_model.bin").unlink()
+    with pytest.raises(ModelRefused, match="has no weights"):
+        load_model(copy)
+
+
+def test_a_quantized_source(copy: Path) -> None:
+    config = json.loads((copy / "config.json").read_text(encoding="utf-8"))
+    config["quantization_config"] = {"quant_method": "fp8"}
+    (copy / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    with pytest.raises(ModelRefused, match=r"quantized already \(fp8\)"):
+        refuse_unusable_source(copy)
+
+
+def test_a_missing_shard_is_named(copy: Path) -> None:
+    index = {"weight_map": {"a": "model-00001-of-00002.safetensors"}}
+    (copy / INDEX).write_text(json.dumps(index), encoding="utf-8")
+    with pytest.raises(ModelRefused, match=r"names model-00001-of-00002\.safetensors"):
+        Shards(copy)
+
+
+def test_linearizing_needs_no_offload_wrappers(source: Path) -> None:
+    model = linearize(load_model(source))
+    assert isinstance(model.get_submodule("model.layers.0.mlp.experts.0.up_proj"), torch.nn.Linear)
+    assert not any("forward" in module.__dict__ for module in model.modules())

@@ -1,0 +1,118 @@
+"""A job from its spec to its result, and what it leaves on disk."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from app.coverage.profile import Profile
+from app.errors import CalibrantError, RecipeRefused
+from app.jobs.events import Notice, StepFinished, StepStarted, parse
+from app.jobs.spec import Evaluation, JobResult, JobSpec, ModuleReport, Verification
+from app.jobs.states import JobKind, Step
+from app.recipes.schema import ATTENTION, PRESETS, Group, Recipe
+from tests.engine.conftest import Job, run_job
+from tests.engine.tiny_models import DENSE, save, tiny_model
+
+
+def spec_for(directory: Path, model: Path, rows: Path, **changes: object) -> JobSpec:
+    fields = {
+        "job_id": "test", "kind": JobKind.QUANTIZE, "directory": directory / "job",
+        "sets_dir": directory / "sets", "model": model, "calibration": rows,
+        "recipe": PRESETS["experts-w4a16-g32"], "threads": 1, **changes,
+    }  # fmt: skip
+    return JobSpec.model_validate(fields)
+
+
+def test_the_steps_run_in_order_and_are_told(job: Job) -> None:
+    started = [event.step for event in job.events if isinstance(event, StepStarted)]
+    finished = [event.step for event in job.events if isinstance(event, StepFinished)]
+    assert started == finished == list(Step)
+    assert all(parse(event.model_dump_json()) == event for event in job.events)
+
+
+def test_the_result_is_whole(job: Job) -> None:
+    result = job.result
+    assert (result.experts_reached, result.experts_total) == (16, 16)
+    assert [layer.layer for layer in result.layers] == [0, 1]
+    assert result.evaluation is not None
+    assert 0 < result.evaluation.kl_mean < 0.1
+    assert result.verification is not None
+    assert result.verification.ok
+    assert result.bytes_after < result.bytes_before
+    assert result.cpu_seconds > 0
+
+
+def test_artifacts_are_readable_by_the_pages(job: Job) -> None:
+    directory = job.spec.directory
+    read = {name: (directory / name).read_bytes() for name in (
+        "result.json", "evaluation.json", "verification.json", "modules.json", "layers.json",
+    )}  # fmt: skip
+    assert JobResult.model_validate_json(read["result.json"]) == job.result
+    assert Evaluation.model_validate_json(read["evaluation.json"]) == job.result.evaluation
+    assert Verification.model_validate_json(read["verification.json"]).ok
+    modules = [ModuleReport.model_validate(each) for each in json.loads(read["modules.json"])]
+    assert len(modules) == 48
+    assert Profile.load(directory / "coverage.npz").total_tokens == job.result.set_tokens
+    assert not [file for file in directory.iterdir() if file.name.startswith(".")]
+
+
+def test_the_same_job_gives_the_same_bytes(job: Job, tmp_path: Path) -> None:
+    again = run_job(job.spec.model_copy(update={"directory": tmp_path / "job"}))
+    assert again.result.files == job.result.files
+    assert again.result.evaluation == job.result.evaluation
+
+
+def test_a_profile_job_needs_no_recipe(source: Path, rows_file: Path, tmp_path: Path) -> None:
+    done = run_job(spec_for(tmp_path, source, rows_file, kind=JobKind.PROFILE, recipe=None))
+    assert done.result.experts_reached == 16
+    assert done.result.checkpoint is None
+    assert sorted(f.name for f in done.spec.directory.iterdir()) == ["coverage.npz", "result.json"]
+
+
+def test_without_held_out_rows_the_error_is_not_measured(
+    source: Path, rows_file: Path, tmp_path: Path
+) -> None:
+    done = run_job(spec_for(tmp_path, source, rows_file))
+    assert done.result.evaluation is None
+    assert any(isinstance(e, Notice) and "not measured" in e.message for e in done.events)
+
+
+def test_a_dense_model_can_be_quantized_and_coverage_says_so(
+    rows_file: Path, tmp_path: Path
+) -> None:
+    model = save(tiny_model(DENSE["llama"]()), tmp_path / "llama")
+    recipe = Recipe(name="attention", groups=(Group(name="a", targets=(ATTENTION,), bits=8),))
+    done = run_job(spec_for(tmp_path, model, rows_file, recipe=recipe))
+    assert done.result.experts_total == 0
+    assert done.result.verification is not None
+    assert done.result.verification.ok
+    assert any(isinstance(e, Notice) and "dense" in e.message for e in done.events)
+
+
+@pytest.mark.parametrize("recipe", [None, "linears-w4a16-g128"])
+def test_what_cannot_work_is_refused_in_the_first_step(
+    source: Path, rows_file: Path, tmp_path: Path, recipe: str | None
+) -> None:
+    chosen = PRESETS[recipe] if recipe else None
+    events: list[object] = []
+    from workers.engine.main_job import run
+
+    with pytest.raises(RecipeRefused):
+        run(spec_for(tmp_path, source, rows_file, recipe=chosen), events.append)
+    assert [event.step for event in events if isinstance(event, StepStarted)] == [Step.BUILD]
+
+
+def test_a_checkpoint_that_does_not_verify_fails_the_job(
+    source: Path, rows_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fault = {"tensor": "a.weight", "problem": "It is odd."}
+    broken = Verification(ok=False, tensors=1, quantized=0, problems=[fault])
+    monkeypatch.setattr("workers.engine.steps.verify", lambda *_: broken)
+    spec = spec_for(tmp_path, source, rows_file)
+    with pytest.raises(CalibrantError, match=r"a\.weight: It is odd"):
+        run_job(spec)
+    written = (spec.directory / "verification.json").read_bytes()
+    assert Verification.model_validate_json(written) == broken
