@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from app.base_models.service import add_model
+from app.base_models.service import DEMO_MODEL, add_model
 from app.calibration.service import save_set
 from app.calibration.starter import software_engineer
 from app.database import session_for
@@ -19,10 +19,8 @@ from app.jobs.spec import JobResult
 from app.jobs.states import FINAL, STEPS, JobKind, JobState
 from app.processes import Installation
 from app.recipes.schema import DEFAULT_PRESET
-from app.settings import ROOT, Settings
+from app.settings import Settings
 
-DEMO_MODEL = ROOT / "demo" / "model"
-DEMO_MODEL_NAME = "MiniMax-M2 demo"
 POLL_SECONDS = 0.3
 
 STEP_NAMES = {
@@ -46,7 +44,7 @@ class Outcome:
 def run(settings: Settings, running: Installation, model: Path = DEMO_MODEL) -> Outcome:
     """Submit the demo's job, show its progress on stderr, and say how it ended."""
     with session_for(settings) as session:
-        record = add_model(session, model, DEMO_MODEL_NAME)
+        record = add_model(session, model)
         saved = save_set(
             session, software_engineer().model_copy(update={"packs": settings.corpus_packs})
         )

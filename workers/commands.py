@@ -127,10 +127,11 @@ def evaluate(
     with _refusals():
         from workers.engine.device import set_threads
         from workers.engine.evaluation import evaluate as compare
+        from workers.engine.loading import load_checkpoint
 
         set_threads(threads)
         original, rows = _model_and_rows(base, set_)
-        quantized = _quantized_model(checkpoint, original)
+        quantized = load_checkpoint(checkpoint, original.dtype, original.device)
         with _bar("Evaluating") as advance:
             found = compare(original, quantized, rows, seed, advance)
     if json:
@@ -202,12 +203,6 @@ def _model_and_rows(directory: Path, rows: Path) -> tuple[PreTrainedModel, Calib
     tokenizer = load_tokenizer(directory)
     model = load_for_computing(directory)
     return model, read_rows(rows, tokenizer, limits_of(model))
-
-
-def _quantized_model(checkpoint: Path, original: PreTrainedModel) -> PreTrainedModel:
-    from workers.engine.loading import load_model
-
-    return load_model(checkpoint, original.dtype, original.device)
 
 
 @contextmanager

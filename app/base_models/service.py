@@ -11,11 +11,15 @@ from app.base_models.architecture import ModelSummary, check_group_sizes, descri
 from app.base_models.models import BaseModelRecord
 from app.errors import ModelRefused, NotFound, RecipeRefused
 from app.recipes.schema import Recipe
+from app.settings import ROOT
+
+DEMO_MODEL = ROOT / "demo" / "model"
+DEMO_MODEL_NAME = "MiniMax-M2 demo"
 
 
-def add_model(session: Session, path: Path, name: str | None = None) -> BaseModelRecord:
+def add_model(session: Session, path: Path) -> BaseModelRecord:
     """Add a model directory, or read one again that was added before. Its name is the
-    directory's when none is given.
+    directory's; the bundled one lies in a directory that says nothing.
 
     Raises ModelRefused when it is not a model that can be read.
     """
@@ -25,6 +29,7 @@ def add_model(session: Session, path: Path, name: str | None = None) -> BaseMode
         select(BaseModelRecord).where(BaseModelRecord.path == str(path))
     ).one_or_none()
     if record is None:
+        name = DEMO_MODEL_NAME if path == DEMO_MODEL else summary.name
         record = BaseModelRecord(
             id=secrets.token_hex(6),
             name=name or summary.name,

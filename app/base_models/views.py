@@ -11,9 +11,7 @@ from sqlmodel import Session
 from app.base_models import service
 from app.base_models.architecture import ModelSummary
 from app.base_models.models import BaseModelRecord
-from app.settings import ROOT
-
-DEMO_MODEL = ROOT / "demo" / "model"
+from app.base_models.service import DEMO_MODEL
 
 
 class ModelRow(BaseModel):

@@ -45,10 +45,10 @@ class Site:
 
 
 @contextmanager
-def web_process(data_dir: Path, **environment: str) -> Iterator[str]:
-    """The web process alone on a free port; its output is shown when it does not come up."""
+def web_process(data_dir: Path, port: str = "0", **environment: str) -> Iterator[str]:
+    """The web process alone, by default on a free port; its output is shown when it does not come up."""
     log = data_dir / "web.log"
-    command = ["uvicorn", "--factory", "app.main:create_app", "--port", "0", "--no-access-log"]
+    command = ["uvicorn", "--factory", "app.main:create_app", "--port", port, "--no-access-log"]
     given = {"CALIBRANT_DATA_DIR": str(data_dir), "CALIBRANT_ASSETS": "local"} | environment
     with log.open("wb") as stream:
         process = subprocess.Popen(

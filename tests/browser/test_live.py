@@ -126,6 +126,6 @@ def test_a_server_that_is_gone_is_told_and_found_again(
     expect(note).to_be_visible()
     port = url.rpartition(":")[2]
     tell(session, job_id, Progress(step=Step.QUANTIZE, done=6, total=6, unit="layers"))
-    with web_process(site.settings.data_dir, UVICORN_PORT=port):
+    with web_process(site.settings.data_dir, port):
         expect(page.locator("#live")).to_contain_text("6 of 6 layers")
         expect(note).to_be_hidden()

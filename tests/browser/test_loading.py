@@ -68,7 +68,7 @@ def test_a_cdn_that_is_slow_does_not_start_htmx_twice(
 ) -> None:
     page = new_page(may_complain=True)
     waiting: list[Route] = []
-    page.route(HTMX_CDN_URL, waiting.append)
+    page.route(HTMX_CDN_URL, lambda route: waiting.append(route))
     began = time.monotonic()
     page.goto(f"{cdn_url}/sets/new", wait_until="commit")
     assert loaded_from(page) == "local"

@@ -9,8 +9,8 @@ from torch import nn
 
 from app.errors import ModelRefused, RecipeRefused
 from app.recipes.schema import ATTENTION, EXPERTS, LINEARS, PRESETS, Group, Recipe
-from tests.engine.tiny_models import DENSE, MOE, tiny_model
-from workers.engine.loading import linearize
+from tests.engine.tiny_models import DENSE, MOE, granite_moe, save, tiny_model
+from workers.engine.loading import linearize, load_model
 from workers.engine.preflight import meta_model, refuse_unfit
 from workers.engine.targets import quantized_modules
 
@@ -67,25 +67,19 @@ def test_ignored_modules_are_left_out(model: nn.Module) -> None:
 
 def test_the_meta_model_has_the_same_modules(source: Path) -> None:
     recipe = PRESETS["experts-w4a16-g32"]
-    from workers.engine.loading import load_model
-
     loaded = quantized_modules(linearize(load_model(source)), recipe)
     on_meta = meta_model(source)
     assert list(quantized_modules(on_meta, recipe)) == list(loaded)
     assert {parameter.device.type for parameter in on_meta.parameters()} == {"meta"}
 
 
-def test_an_experts_recipe_on_a_dense_model_is_refused(saved: object, tmp_path: Path) -> None:
-    from tests.engine.tiny_models import save
-
+def test_an_experts_recipe_on_a_dense_model_is_refused(tmp_path: Path) -> None:
     directory = save(tiny_model(DENSE["llama"]()), tmp_path / "llama")
     with pytest.raises(RecipeRefused, match="matches no Linear"):
         refuse_unfit(directory, PRESETS["experts-w4a16-g32"])
 
 
 def test_fused_sources_are_refused_before_the_work(tmp_path: Path) -> None:
-    from tests.engine.tiny_models import granite_moe, save
-
     directory = save(tiny_model(granite_moe()), tmp_path / "granite")
     with pytest.raises(ModelRefused, match="keeps several weights in one tensor"):
         refuse_unfit(directory, recipe_of(experts()))

@@ -114,8 +114,10 @@ def test_a_truncated_file_names_the_tensors_it_lost(job: Job, checkpoint: Path, 
 @pytest.mark.parametrize("data", [b"", b"\xff" * 8, b"\x10\0\0\0\0\0\0\0{not json......}"])
 def test_a_file_that_is_no_safetensors(job: Job, checkpoint: Path, data: bytes) -> None:
     (checkpoint / "model.safetensors").write_bytes(data)
-    problems = named(verify(checkpoint, job.spec.model))
-    assert "cannot be read" in problems["model.safetensors"]
+    faults = verify(checkpoint, job.spec.model).problems
+    assert faults[0].tensor == "model.safetensors"
+    assert "cannot be read" in faults[0].problem
+    assert sum("is missing" in fault.problem for fault in faults) > 100
 
 
 def test_a_changed_side_file_is_found(job: Job, checkpoint: Path) -> None:
@@ -171,5 +173,5 @@ def test_distance_forgives_scaled_rows_and_columns_only() -> None:
     weight, other = torch.randn(2, 24, 48, generator=generator).unbind()
     rows = torch.rand(24, 1, generator=generator) + 0.3
     columns = torch.rand(1, 48, generator=generator) + 0.3
-    assert relative_distance(weight * rows * columns, weight) < 1e-6
+    assert relative_distance(weight * rows * columns, weight) < 1e-4
     assert relative_distance(other, weight) > 0.7

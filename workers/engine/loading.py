@@ -105,6 +105,21 @@ def load_model(
     return model
 
 
+@torch.no_grad()
+def load_checkpoint(
+    directory: Path, dtype: torch.dtype, device: str | torch.device = "cpu"
+) -> PreTrainedModel:
+    """A quantized checkpoint, its weights dequantized in their own dtype and then widened to
+    ``dtype``: casting the scales first would give other values than those that were measured.
+
+    compressed-tensors dequantizes at the first forward. Raises ModelRefused.
+    """
+    model = load_model(directory)
+    model(input_ids=torch.zeros(1, 1, dtype=torch.int64))
+    nn.Module.to(model, device, dtype)
+    return model
+
+
 def load_tokenizer(directory: Path) -> PreTrainedTokenizerBase:
     """The model's tokenizer. Raises ModelRefused when there is none or it cannot be read."""
     read_config(directory)
