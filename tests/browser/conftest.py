@@ -46,7 +46,7 @@ class Site:
 
 @contextmanager
 def web_process(data_dir: Path, port: str = "0", **environment: str) -> Iterator[str]:
-    """The web process alone, by default on a free port; its output is shown when it does not come up."""
+    """The web process alone, by default on a free port; its output is shown if it fails."""
     log = data_dir / "web.log"
     command = ["uvicorn", "--factory", "app.main:create_app", "--port", port, "--no-access-log"]
     given = {"CALIBRANT_DATA_DIR": str(data_dir), "CALIBRANT_ASSETS": "local"} | environment
