@@ -6,8 +6,8 @@ from app.calibration.composition import preview
 from app.calibration.index import CorpusIndex
 from app.calibration.spec import SetSpec
 
-HELD_OUT_BUDGET = 60_000
-# Shorter rows, so that 30,000 tokens reach every language and give each slice rows enough for an
+HELD_OUT_BUDGET = 45_000
+# Shorter rows, so that few tokens reach every language and give each slice rows enough for an
 # interval: at 512 a language's share of them is less than one row.
 HELD_OUT_LENGTH = 256
 
@@ -15,7 +15,7 @@ HELD_OUT_LENGTH = 256
 def held_out_for(spec: SetSpec, index: CorpusIndex) -> SetSpec | None:
     """The held-out sibling of a composition, as large as the held-out part allows.
 
-    Slices that the held-out part has no rows for are left out, the budget is at most 60,000
+    Slices that the held-out part has no rows for are left out, the budget is at most 45,000
     tokens (an evaluation reads every row through two models), and rows are cut at 256 tokens so
     that it reaches more languages. None when nothing is left.
     """

@@ -55,7 +55,7 @@ def watch(page: Page) -> None:
 
 def download(page: Page, name: str, into: Path) -> tuple[str, str]:
     """Download one file as a person does; its SHA-256, and the one the page shows."""
-    row = page.get_by_role("row", name=name)
+    row = page.get_by_role("row").filter(has=page.get_by_role("link", name=name, exact=True))
     with page.expect_download() as started:
         row.get_by_role("link").click()
     file = into / name

@@ -45,7 +45,9 @@ from workers.engine.quantization_config import quantization_config
 from workers.engine.safetensors_files import INDEX, Shards
 
 CARRIED = (
-    "*.json", "*.jinja", "*.model", "*.tiktoken", "*.txt",
+    "tokenizer*.json", "vocab*.json", "added_tokens.json", "special_tokens_map.json",
+    "generation_config.json", "chat_template*.json", "*processor_config.json",
+    "*.jinja", "*.model", "*.tiktoken", "*.txt",
     "LICEN[CS]E*", "NOTICE*", "COPYING*", "USE_POLICY*",
 )  # fmt: skip
 OWN_FILES = ("config.json", INDEX, MANIFEST)

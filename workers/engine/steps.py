@@ -244,11 +244,19 @@ def _rows(
         sets_dir=run.spec.sets_dir,
         progress=run.progress(Step.BUILD, "rows"),
     )
-    # What the held-out part lacks is no fault of the set: it is said, not warned of.
-    label = "Held-out rows: " if held_out else ""
-    for warning in built.warnings:
-        run.notice(f"{label}{warning}", Step.BUILD, warning=not held_out)
+    _tell_shortfalls(run, built.warnings, held_out=held_out)
     return read_rows(built.directory, tokenizer, limits)
+
+
+def _tell_shortfalls(run: Run, warnings: list[str], *, held_out: bool) -> None:
+    """What the set lacks, one warning each. What the held-out part lacks is no fault of the set,
+    and the evaluation counts the rows of every slice: that it lacks something is enough."""
+    if held_out and warnings:
+        message = f"{len(warnings)} languages or domains have fewer held-out rows than asked."
+        run.notice(message, Step.BUILD)
+    elif not held_out:
+        for warning in warnings:
+            run.notice(warning, Step.BUILD, warning=True)
 
 
 def _limits(directory: Path) -> ModelLimits:
