@@ -116,7 +116,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--url", help="a running server")
     parser.add_argument("--data-dir", type=Path, default=ROOT / ".data")
-    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "screenshots")
+    parser.add_argument("--out", type=Path, default=ROOT / "screenshots")
     parser.add_argument("--only", help="names of pages, separated by commas")
     given = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
