@@ -134,7 +134,9 @@ def main() -> None:
     """The console script."""
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
-    signal.signal(signal.SIGTERM, _stop)
+    # Set here and not left to Python: a shell starts background jobs with SIGINT ignored.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _stop)
     _add_worker_commands()
     try:
         app()

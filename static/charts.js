@@ -25,16 +25,20 @@
         axes[name] = { gridcolor: line, linecolor: line, zerolinecolor: line, ...layout[name] };
       }
     }
+    const muted = style.getPropertyValue("--pico-muted-color").trim();
+    const titles = chart.clientWidth < 500 ? { size: 11 } : {};
+    for (const axis of Object.values(axes)) axis.title = { ...axis.title, font: titles };
     return {
       ...layout,
       ...axes,
+      modebar: { bgcolor: "rgba(0,0,0,0)", color: muted, activecolor: style.color },
       title: undefined, // the page's heading says it
       autosize: true,
       paper_bgcolor: "rgba(0,0,0,0)",
       plot_bgcolor: "rgba(0,0,0,0)",
       font: { color: style.color, family: style.fontFamily, size: 13 },
       hoverlabel: { font: { family: style.fontFamily, size: 13 }, align: "left" },
-      margin: { ...layout.margin, t: 16 },
+      margin: { ...layout.margin, t: 30 },
     };
   }
 

@@ -73,6 +73,7 @@ class TotalsView(BaseModel):
 
     totals: Totals | None = None
     problem: str | None = None
+    needs_model: bool = False
     counted_by: str | None = None
 
 
@@ -131,10 +132,14 @@ def compose_view(
     spec, wrong = read_spec(fields)
     models = model_choices(session)
     counted = totals_view(session, settings, spec, fields.model_id, wrong)
+    # What there is to choose from does not depend on a field that is wrong at the moment.
+    available = counted.totals
+    if spec is None:
+        available = totals_view(session, settings, starter(settings), fields.model_id).totals
     return ComposeView(
         fields=fields,
         errors=errors or {},
-        choices={facet: _choices(facet, counted.totals) for facet in Facet},
+        choices={facet: _choices(facet, available) for facet in Facet},
         models=models,
         packs=list(settings.corpus_packs),
         totals=counted,
@@ -153,7 +158,8 @@ def totals_view(
         sentence = next(iter((wrong or {}).values()), "The composition is not complete.")
         return TotalsView(problem=f"Not counted yet: {sentence}")
     if not model_id:
-        return TotalsView(problem="Not counted: choose a model, its tokenizer counts the tokens.")
+        sentence = "Not counted: choose a model, its tokenizer counts the tokens."
+        return TotalsView(problem=sentence, needs_model=True)
     try:
         model = base_models.get_model(session, model_id)
         index = service.index_for(settings, spec, Path(model.path))

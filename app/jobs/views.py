@@ -14,6 +14,7 @@ from app.jobs.liveness import Activity, activity_of
 from app.jobs.models import Job, JobEvent
 from app.jobs.spec import JobResult, LayerReport
 from app.jobs.states import FINAL, STEPS, JobKind, JobState, Step
+from app.jobs.wording import in_words
 from app.settings import Settings
 
 PAGE_ROWS = 25
@@ -82,6 +83,7 @@ class StepView(BaseModel):
     share: float | None = None
     seconds: float | None = None
     figures: dict[str, Any] = {}
+    in_words: list[str] = []
 
 
 class NoticeView(BaseModel):
@@ -213,6 +215,7 @@ def _step(
             share=1.0,
             seconds=data.get("seconds"),
             figures=data.get("figures") or {},
+            in_words=in_words(data.get("figures") or {}),
         )
     if step not in started:
         return StepView(step=step, label=label, state="waiting")

@@ -3,9 +3,19 @@ from __future__ import annotations
 import base64
 import csv
 import io
+from pathlib import Path
 
 import numpy as np
 import pytest
+from fastapi.testclient import TestClient
+from sqlmodel import Session
+
+from app.base_models.service import add_model
+from app.calibration.service import save_set
+from app.jobs.models import Job
+from app.settings import Settings
+from tests.app.coverage.profiles import dense
+from tests.seed import small_spec, write_model
 
 
 @pytest.fixture
@@ -75,3 +85,29 @@ def test_the_chart_of_log_scale_sorted_by_load(filled, address: str) -> None:
     figure = filled.client.get(f"{address}/chart?scale=log&order=load&measure=share").json()
     assert figure["data"][0]["type"] == "heatmap"
     assert "by tokens" in figure["layout"]["xaxis"]["title"]["text"]
+
+
+def test_a_dense_model_has_no_heatmap_but_a_sentence(
+    client: TestClient, session: Session, settings: Settings, html: dict, tmp_path: Path
+) -> None:
+    model = add_model(session, write_model(tmp_path / "dense", experts=0))
+    job = Job(
+        id="dense",
+        kind="profile",
+        name="a set on a dense model",
+        set_id=save_set(session, small_spec()).id,
+        model_id=model.id,
+        spec={},
+    )
+    session.add(job)
+    session.commit()
+    directory = settings.jobs_dir / job.id
+    directory.mkdir(parents=True)
+    with (directory / "coverage.npz").open("wb") as stream:
+        dense().save(stream)
+    page = client.get("/jobs/dense/coverage", headers=html)
+    assert page.status_code == 200
+    assert "has no experts to reach" in page.text
+    assert "data-chart" not in page.text
+    assert client.get("/jobs/dense/coverage").json()["experts_total"] == 0
+    assert client.get("/jobs/dense/coverage/chart").status_code == 200

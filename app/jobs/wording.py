@@ -1,0 +1,64 @@
+"""A step's figures in words, as a person reads them beside the step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from app.formatting import counted, fixed, integer, number, size
+
+Figures = Mapping[str, Any]
+
+# What belongs together is said together, under the first of its names.
+SENTENCES: dict[tuple[str, ...], Callable[[Figures], str]] = {
+    ("rows",): lambda f: counted(f["rows"], "row"),
+    ("tokens",): lambda f: counted(f["tokens"], "token"),
+    ("experts_reached", "experts_total"): lambda f: (
+        f"{integer(f['experts_reached'])} of {counted(f['experts_total'], 'expert')} reached"
+    ),
+    ("layers",): lambda f: counted(f["layers"], "layer"),
+    ("modules",): lambda f: counted(f["modules"], "weight"),
+    ("mappings",): lambda f: counted(f["mappings"], "mapping") + " searched",
+    ("sqnr_db",): lambda f: f"SQNR {fixed(f['sqnr_db'])} dB",
+    ("kl_mean", "kl_low", "kl_high"): lambda f: (
+        f"KL {number(f['kl_mean'])} nats a token "
+        f"(95 % {number(f['kl_low'], 2)} to {number(f['kl_high'], 2)})"
+    ),
+    ("perplexity", "perplexity_base"): lambda f: (
+        f"perplexity {number(f['perplexity'])}, was {number(f['perplexity_base'])}"
+    ),
+    ("files",): lambda f: counted(f["files"], "file"),
+    ("bytes_after", "bytes_before"): lambda f: (
+        f"{size(f['bytes_after'])}, was {size(f['bytes_before'])}"
+    ),
+    ("tensors", "quantized"): lambda f: (
+        f"{counted(f['tensors'], 'tensor')} accounted for, {integer(f['quantized'])} quantized"
+    ),
+    # Said by the step's own page, or by its state.
+    ("set",): lambda _: "",
+    ("ok",): lambda _: "",
+}
+
+
+def in_words(figures: Figures) -> list[str]:
+    """What a step found; a figure nobody has words for is shown under its own name."""
+    said: list[str] = []
+    told: set[str] = set()
+    for names, sentence in SENTENCES.items():
+        if figures.keys() >= set(names):
+            told |= set(names)
+            said.append(sentence(figures))
+    said += [f"{name.replace('_', ' ')} {_plain(figures[name])}" for name in figures.keys() - told]
+    return [words for words in said if words]
+
+
+def _plain(figure: Any) -> str:
+    match figure:
+        case bool():
+            return "yes" if figure else "no"
+        case int():
+            return integer(figure)
+        case float():
+            return number(figure)
+        case _:
+            return str(figure)
