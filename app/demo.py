@@ -58,7 +58,7 @@ def run(settings: Settings, running: Installation, model: Path = DEMO_MODEL) -> 
         )
         service.submit(session, settings, job)
     job = _watch(settings, running, job.id)
-    return Outcome(job.state == JobState.SUCCEEDED, _lines(running.address, job))
+    return Outcome(job.state == JobState.SUCCEEDED, lines(running.address, job))
 
 
 def _watch(settings: Settings, running: Installation, job_id: str) -> Job:
@@ -108,12 +108,13 @@ def _show_progress(progress: Progress, bars: dict[str, TaskID], job: Job) -> Non
     )
 
 
-def _lines(address: str, job: Job) -> list[str]:
+def lines(address: str, job: Job) -> list[str]:
+    """The addresses and figures of a job that ended, or why it has none."""
     here = f"{address}/jobs/{job.id}"
     if job.result is None:
         return [f"The job is {job.state}: {job.failure}", f"What it wrote     {here}"]
     result = JobResult.model_validate(job.result)
-    lines = [
+    said = [
         f"Coverage heatmap  {here}/coverage",
         f"Error by layer    {here}/errors",
         f"Download          {address}/checkpoints/{job.id}",
@@ -121,14 +122,14 @@ def _lines(address: str, job: Job) -> list[str]:
         f"Experts reached   {result.experts_reached:,} of {result.experts_total:,}",
     ]
     if (evaluation := result.evaluation) is not None:
-        lines.append(
+        said.append(
             f"Mean KL           {evaluation.kl_mean:.5f} nats a token on {evaluation.rows} "
             f"held-out rows (95 % {evaluation.kl_low:.5f} to {evaluation.kl_high:.5f})"
         )
     if result.bytes_before and result.bytes_after:
         before, after = result.bytes_before / 1e6, result.bytes_after / 1e6
-        lines.append(f"Size              {before:.2f} MB before, {after:.2f} MB after")
+        said.append(f"Size              {before:.2f} MB before, {after:.2f} MB after")
     if (verification := result.verification) is not None:
         verdict = "verified" if verification.ok else f"{len(verification.problems)} problems"
-        lines.append(f"Checkpoint        {verification.tensors:,} tensors, {verdict}")
-    return lines
+        said.append(f"Checkpoint        {verification.tensors:,} tensors, {verdict}")
+    return said

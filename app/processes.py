@@ -57,14 +57,16 @@ def installation(settings: Settings) -> Iterator[Installation]:
     with _sole_user(settings.data_dir), broker(settings):
         migrate(settings)
         _sweep(settings)
-        with (
-            _process("worker", _worker_command(), settings) as worker,
-            _process("web", _web_command(settings.host, port), settings) as web,
-        ):
-            running = Installation(_address(settings.host, port), web, worker)
-            _wait_until_ready(running)
-            yield running
-        _sweep(settings, patience=STOP_SECONDS)
+        try:
+            with (
+                _process("worker", _worker_command(), settings) as worker,
+                _process("web", _web_command(settings.host, port), settings) as web,
+            ):
+                running = Installation(_address(settings.host, port), web, worker)
+                _wait_until_ready(running)
+                yield running
+        finally:
+            _sweep(settings, patience=STOP_SECONDS)
 
 
 def _sweep(settings: Settings, patience: float = 0.0) -> None:

@@ -15,6 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from app.broker import answers, client_for
+from app.settings import Settings
+
 READY_SECONDS = 90.0
 ADDRESS = re.compile(r"serves on (http://\S+)")
 
@@ -64,6 +67,13 @@ def calibrant(data_dir: Path, *arguments: str, **more: str) -> subprocess.Comple
     )
 
 
+def stop_broker(settings: Settings) -> None:
+    """End the embedded broker that a killed server left."""
+    if answers(settings):
+        with client_for(settings) as client:
+            client.shutdown()
+
+
 @contextmanager
 def serving(data_dir: Path, *arguments: str, **more: str) -> Iterator[Server]:
     """A server for as long as the block runs, then stopped as Ctrl-C would."""
@@ -88,6 +98,7 @@ def serving(data_dir: Path, *arguments: str, **more: str) -> Iterator[Server]:
             process.wait(60)
         except subprocess.TimeoutExpired as error:
             process.kill()
+            stop_broker(Settings(data_dir=data_dir))  # It outlives a crash, by design.
             raise AssertionError(f"it did not stop:\n{server.everything()}") from error
 
 

@@ -1,0 +1,90 @@
+"""Stopping the server under a running job, retrying it, and cancelling it for real."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+
+import psutil
+import pytest
+from sqlmodel import Session
+
+from app.base_models.service import DEMO_MODEL, add_model
+from app.calibration.service import save_set
+from app.calibration.starter import software_engineer
+from app.database import session_for
+from app.jobs import service
+from app.jobs.liveness import group_is_gone
+from app.jobs.models import Job
+from app.jobs.states import JobKind, JobState
+from app.recipes.schema import DEFAULT_PRESET
+from app.settings import Settings
+from tests.integration.server import calibrant, serving
+
+DEADLINE_SECONDS = 120.0
+
+
+def fresh(settings: Settings, job_id: str) -> Job:
+    with session_for(settings) as session:
+        return service.get_job(session, job_id)
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.1)
+
+
+@pytest.fixture
+def main_job(session: Session, settings: Settings) -> Job:
+    """The demo's job, kept but not sent: the server sends what waits when it starts."""
+    model = add_model(session, DEMO_MODEL)
+    saved = save_set(session, software_engineer())
+    job = service.compose_job(
+        session,
+        settings,
+        kind=JobKind.QUANTIZE,
+        set_id=saved.id,
+        model_id=model.id,
+        recipe=DEFAULT_PRESET,
+    )
+    session.add(job)
+    session.commit()
+    return job
+
+
+def is_quantizing(settings: Settings, job_id: str) -> bool:
+    job = fresh(settings, job_id)
+    assert job.state in {JobState.QUEUED, JobState.STARTING, JobState.RUNNING}, job.failure
+    return job.step == "quantize"
+
+
+def test_a_stopped_server_says_lost_and_a_retry_can_be_cancelled(
+    settings: Settings, main_job: Job
+) -> None:
+    with serving(settings.data_dir) as server:
+        assert server.address
+        wait_for(lambda: is_quantizing(settings, main_job.id))
+        child = fresh(settings, main_job.id).child_pid
+        assert child is not None
+        assert not group_is_gone(child)
+    stopped = fresh(settings, main_job.id)
+    assert stopped.state == JobState.LOST
+    assert stopped.failure is not None
+    assert "retry" in stopped.failure
+    wait_for(lambda: group_is_gone(child))
+    with serving(settings.data_dir) as server:
+        assert server.address
+        done = calibrant(settings.data_dir, "jobs", "retry", main_job.id, "--json")
+        assert done.returncode == 0, done.stderr
+        again = json.loads(done.stdout)["job"]["id"]
+        wait_for(lambda: is_quantizing(settings, again))
+        child = fresh(settings, again).child_pid
+        assert child is not None
+        cancelled = calibrant(settings.data_dir, "jobs", "cancel", again, "--json")
+        assert group_is_gone(child)
+        assert json.loads(cancelled.stdout)["job"]["state"] == JobState.CANCELLED
+        assert psutil.pid_exists(server.process.pid)
+    assert not list(settings.checkpoints_dir.glob("*"))
