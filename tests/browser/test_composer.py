@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from tests.browser.conftest import Site
 
@@ -67,6 +67,23 @@ def test_slices_come_and_go_and_keep_what_was_typed(page: Page, site: Site) -> N
     expect(page.locator("#slice-1-name")).to_have_value("13 domains in English")
     page.get_by_label("Budget").fill("9000")
     expect(page.locator("#totals")).to_contain_text("of 9,000 tokens")
+
+
+def test_totals_asked_for_meanwhile_do_not_lose_a_click(page: Page, site: Site) -> None:
+    """The totals are asked for 250 ms after the last key, so often while a click is answered."""
+
+    def answer_late(route: Route) -> None:
+        page.wait_for_timeout(600)
+        route.continue_()
+
+    open_composer(page, site)
+    page.route("**/sets/new", answer_late)
+    page.get_by_label("Budget").fill("9000")
+    page.get_by_role("button", name="Add a slice").click()
+    expect(page.get_by_role("group", name="Slice 4")).to_be_visible()
+    expect(page.locator("#totals")).to_contain_text("of 9,000 tokens")
+    page.get_by_label("Budget").fill("12000")
+    expect(page.locator("#totals")).to_contain_text("of 12,000 tokens")
 
 
 def test_a_mistake_is_told_at_its_field(new_page: Callable[..., Page], site: Site) -> None:
