@@ -53,6 +53,16 @@ class CheckpointRefused(Refused):
     """A checkpoint that cannot be read, or that does not belong to its source."""
 
 
+class OutOfMemory(CalibrantError):
+    """The accelerator's memory is too small for the work, however it is cut."""
+
+    exit_code = 2
+
+
+class ResumeRefused(Refused):
+    """Finished layers that were made of something else, or are damaged."""
+
+
 class PortInUse(Refused):
     """The address to listen on is taken."""
 

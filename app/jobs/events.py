@@ -36,13 +36,19 @@ class StepStarted(_Event):
 
 
 class Progress(_Event):
-    """How far a step is: ``done`` of ``total`` in ``unit``."""
+    """How far a step is: ``done`` of ``total`` in ``unit``. While layers are quantized, ``layer``
+    is the one at work and ``batch`` of ``batches`` how far its calibration pass is;
+    ``eta_seconds`` estimates what is left of the step from the layers done in this run."""
 
     type: Literal["progress"] = "progress"
     step: Step
     done: int
     total: int
     unit: str
+    layer: int | None = None
+    batch: int | None = None
+    batches: int | None = None
+    eta_seconds: float | None = None
 
 
 class MappingSearched(_Event):
@@ -59,14 +65,39 @@ class MappingSearched(_Event):
 
 
 class LayerQuantized(_Event):
-    """The weight error of one decoder layer, over all its quantized weights."""
+    """The error of one decoder layer: of its weights, over all that are quantized, and of its
+    output on the first calibration batches (None where nothing reads it)."""
 
     type: Literal["layer"] = "layer"
     step: Step = Step.QUANTIZE
     layer: int
     relative_mse: float
     sqnr_db: float
+    output_relative_mse: float | None = None
+    output_sqnr_db: float | None = None
     seconds: float
+
+
+class RoutedTokens(_Event):
+    """How many calibration tokens the router sent to each expert of one layer."""
+
+    type: Literal["routed"] = "routed"
+    step: Step = Step.QUANTIZE
+    layer: int
+    tokens: list[int]
+
+
+class Memory(_Event):
+    """What the process holds and has held at most, and the accelerator likewise (0 without
+    one), in bytes."""
+
+    type: Literal["memory"] = "memory"
+    step: Step = Step.QUANTIZE
+    layer: int | None = None
+    resident_bytes: int
+    resident_peak_bytes: int
+    device_bytes: int = 0
+    device_peak_bytes: int = 0
 
 
 class Notice(_Event):
@@ -108,6 +139,8 @@ Event = Annotated[
     | Progress
     | MappingSearched
     | LayerQuantized
+    | RoutedTokens
+    | Memory
     | Notice
     | StepFinished
     | Failed

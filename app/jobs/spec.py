@@ -7,7 +7,7 @@ nothing else, so a job runs the same from the queue and from the command line.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -21,6 +21,10 @@ class JobSpec(BaseModel):
 
     ``calibration`` is a composition to build, or the path of a built set or a JSONL file;
     ``held_out`` likewise, used by the evaluation alone.
+
+    ``layers`` is where finished layers are kept, by default inside the job's directory; with
+    ``resume`` the ones there are used: ``required`` refuses when they were made of something
+    else, ``if_possible`` then starts again and says so, ``never`` starts again.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -34,8 +38,15 @@ class JobSpec(BaseModel):
     held_out: SetSpec | Path | None = None
     recipe: Recipe | None = None
     checkpoint: Path | None = None
+    layers: Path | None = None
+    resume: Literal["never", "if_possible", "required"] = "never"
     seed: int = 0
     threads: int | None = Field(default=None, ge=1)
+
+    @property
+    def layers_directory(self) -> Path:
+        """Where finished layers are kept."""
+        return self.layers or self.directory / "layers"
 
     @property
     def steps(self) -> tuple[Step, ...]:
@@ -45,17 +56,24 @@ class JobSpec(BaseModel):
 
 class LayerReport(BaseModel):
     """Weight error of one decoder layer: mean squared error over mean square of the original
-    weights, and the same as a signal to quantization noise ratio in dB."""
+    weights, and the same as a signal to quantization noise ratio in dB. ``output_…`` is the same
+    of the layer's output on the first calibration batches, its input being exact; None where
+    nothing reads that output."""
 
     layer: int
     relative_mse: float
     sqnr_db: float
+    output_relative_mse: float | None = None
+    output_sqnr_db: float | None = None
 
 
-class ModuleReport(LayerReport):
-    """The same for one quantized weight, by its module's name after linearization
+class ModuleReport(BaseModel):
+    """The weight error of one quantized weight, by its module's name after linearization
     (``model.layers.3.mlp.experts.7.up_proj``). ``modules.json`` of a job is a list of these."""
 
+    layer: int
+    relative_mse: float
+    sqnr_db: float
     module: str
 
 

@@ -19,13 +19,12 @@ from llmcompressor.pipelines.cache import IntermediatesCache
 from transformers import PreTrainedModel
 
 from app.jobs.events import LayerQuantized, MappingSearched
-from app.recipes.schema import ATTENTION, EXPERTS, LINEARS, Group, Recipe
+from app.recipes.schema import ATTENTION, EXPERTS, LINEARS, Group, Recipe, Statistics
 from tests.engine.tiny_models import MOE, rows_of, tiny_tokenizer
 from workers.engine.batches import pack
 from workers.engine.packing import pack_weight
 from workers.engine.quantization import (
     Quantized,
-    Statistics,
     plan_of,
     quantization_modifier,
     quantize,
@@ -48,9 +47,7 @@ def stock_without_its_crash() -> Iterator[None]:
         yield
 
 
-def quantize_with_stock(
-    model: PreTrainedModel, recipe: Recipe, statistics: Statistics
-) -> dict[str, torch.Tensor]:
+def quantize_with_stock(model: PreTrainedModel, recipe: Recipe) -> dict[str, torch.Tensor]:
     """Dequantized weights by module, and every other parameter by its name."""
     plan = plan_of(model, recipe)
     mappings = [
@@ -60,7 +57,9 @@ def quantize_with_stock(
     awq = AWQModifier(mappings=mappings, n_grid=recipe.grid, duo_scaling=recipe.duo_scaling)
     with stock_without_its_crash():
         modifiers = [awq, quantization_modifier(recipe)]
-        run_oneshot(model, tiny_tokenizer(), modifiers, BATCHES, all_experts=statistics == "all")
+        run_oneshot(
+            model, tiny_tokenizer(), modifiers, BATCHES, all_experts=recipe.statistics == "all"
+        )
     for name in plan.modules:
         module = model.get_submodule(name)
         packed = pack_weight(module.weight, module.quantization_scheme, torch.float32)
@@ -69,14 +68,12 @@ def quantize_with_stock(
     return parameters_of(model)
 
 
-def quantize_with_ours(
-    model: PreTrainedModel, recipe: Recipe, statistics: Statistics = "all"
-) -> tuple[Quantized, list[Any]]:
+def quantize_with_ours(model: PreTrainedModel, recipe: Recipe) -> tuple[Quantized, list[Any]]:
     plan = plan_of(model, recipe)
     events: list[Any] = []
     dtypes = {name: torch.float32 for name, _ in model.named_modules()}
     tokenizer = tiny_tokenizer()
-    done = quantize(model, tokenizer, plan, BATCHES, dtypes, events.append, statistics)
+    done = quantize(model, tokenizer, plan, BATCHES, dtypes, events.append)
     return done, events
 
 
@@ -90,10 +87,10 @@ def parameters_of(model: PreTrainedModel) -> dict[str, torch.Tensor]:
 def test_experts_equal_stock_bit_for_bit(
     linear_model: LinearModel, name: str, statistics: Statistics
 ) -> None:
-    recipe = recipe_for(EXPERTS)
-    stock = quantize_with_stock(linear_model(name), recipe, statistics)
+    recipe = recipe_for(EXPERTS).model_copy(update={"statistics": statistics})
+    stock = quantize_with_stock(linear_model(name), recipe)
     model = linear_model(name)
-    quantize_with_ours(model, recipe, statistics)
+    quantize_with_ours(model, recipe)
     ours = parameters_of(model)
     assert ours.keys() == stock.keys()
     assert [n for n in stock if not torch.equal(stock[n], ours[n])] == []
@@ -111,7 +108,7 @@ def test_experts_equal_stock_bit_for_bit(
 def test_other_recipes_equal_stock_bit_for_bit(
     linear_model: LinearModel, name: str, recipe: Recipe
 ) -> None:
-    stock = quantize_with_stock(linear_model(name), recipe, "all")
+    stock = quantize_with_stock(linear_model(name), recipe)
     model = linear_model(name)
     quantize_with_ours(model, recipe)
     ours = parameters_of(model)
@@ -166,7 +163,8 @@ def test_an_expert_without_a_token_is_rounded_not_broken(linear_model: LinearMod
     with torch.no_grad():
         for layer in (0, 1):
             model.get_submodule(f"model.layers.{layer}.mlp").e_score_correction_bias[3] = -100
-    done, events = quantize_with_ours(model, recipe_for(EXPERTS), "routed")
+    recipe = recipe_for(EXPERTS).model_copy(update={"statistics": "routed"})
+    done, events = quantize_with_ours(model, recipe)
     unreached = "model.layers.0.mlp.experts.3.up_proj"
     assert unreached not in {e.smooth_layer for e in events if isinstance(e, MappingSearched)}
     assert len(done.packed) == 2 * 8 * 3

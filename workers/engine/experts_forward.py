@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -53,37 +53,92 @@ class Dispatch:
         bounds = [0, *counts.cumsum(0).tolist()]
         return cls(indices, order, order % len(indices), bounds)
 
+    def tokens_of(self, expert: int) -> torch.Tensor:
+        """The tokens routed to one expert, int64."""
+        return self.tokens[self.bounds[expert] : self.bounds[expert + 1]]
+
+
+@dataclass(frozen=True)
+class ExpertsInput:
+    """One batch as an experts module got it: ``hidden`` [tokens, hidden] and its dispatch."""
+
+    hidden: torch.Tensor
+    dispatch: Dispatch
+
+
+@dataclass
+class ExpertsRuns:
+    """How linearized experts run while a model is calibrated.
+
+    ``trial`` replaces gate and up of an experts module by stacked weights [experts, 2 ·
+    intermediate, hidden]; ``captured``, when it is a list, takes the inputs of experts that then
+    do no work.
+    """
+
+    trial: dict[nn.Module, torch.Tensor] = field(default_factory=dict)
+    captured: dict[nn.Module, list[ExpertsInput]] | None = None
+    _kept: dict[int, deque[Dispatch]] = field(default_factory=dict)
+
+    def dispatch(self, indices: torch.Tensor, experts: int) -> Dispatch:
+        """The dispatch of ``indices``, sorted once while it is among the latest."""
+        kept = self._kept.setdefault(indices.numel(), deque(maxlen=PLANS_KEPT))
+        found = next((each for each in kept if torch.equal(each.indices, indices)), None)
+        if found is None:
+            found = Dispatch.of(indices, experts)
+            kept.append(found)
+        return found
+
+    @contextlib.contextmanager
+    def capture(self) -> Iterator[dict[nn.Module, list[ExpertsInput]]]:
+        """Take down what experts are given instead of running them."""
+        self.captured = {}
+        try:
+            yield self.captured
+        finally:
+            self.captured = None
+
+
+def captures(experts: nn.Module) -> bool:
+    """Whether ``ExpertsRuns`` governs this experts module: experts with a forward of their own
+    (Llama 4) keep it."""
+    if not isinstance(experts, LinearExperts2D):
+        return False
+    kind = type(experts)
+    own = kind.__mro__[: kind.__mro__.index(LinearExperts2D)]
+    return not any("forward" in each.__dict__ for each in own)
+
 
 @contextlib.contextmanager
-def lean_experts() -> Iterator[None]:
-    """Let linearized experts run by sorted tokens while "calibrate all experts" says which tokens.
-
-    Experts with a forward of their own (Llama 4) keep it.
-    """
-    plans: dict[int, deque[Dispatch]] = {}
+def lean_experts(runs: ExpertsRuns | None = None) -> Iterator[ExpertsRuns]:
+    """Let linearized experts run by sorted tokens; "calibrate all experts" still says which."""
+    runs = runs or ExpertsRuns()
 
     def forward(
         self: Any, hidden: torch.Tensor, indices: torch.Tensor, weights: torch.Tensor
     ) -> torch.Tensor:
-        kept = plans.setdefault(indices.numel(), deque(maxlen=PLANS_KEPT))
-        dispatch = next((each for each in kept if torch.equal(each.indices, indices)), None)
-        if dispatch is None:
-            dispatch = Dispatch.of(indices, self.num_experts)
-            kept.append(dispatch)
+        dispatch = runs.dispatch(indices, self.num_experts)
+        if runs.captured is not None:
+            runs.captured.setdefault(self, []).append(ExpertsInput(hidden, dispatch))
+            return torch.zeros_like(hidden)
         every_token = context.get_calibrate_all_experts_flag()
-        return run_experts(self, hidden, weights, dispatch, every_token)
+        return run_experts(self, hidden, weights, dispatch, every_token, runs.trial.get(self))
 
     with patch_attr(LinearExperts2D, "forward", forward):
-        yield
+        yield runs
 
 
 @contextlib.contextmanager
 def natural_routing() -> Iterator[None]:
-    """Turn "calibrate all experts" off: for the grid search, whose forwards are only compared.
-
-    Their outputs are those of the model's own routing either way.
-    """
+    """Turn "calibrate all experts" off: outputs are those of the model's own routing either way,
+    up to the rounding of a product of another height."""
     with patch_attr(context, "_CALIBRATE_ALL_EXPERTS", False):
+        yield
+
+
+@contextlib.contextmanager
+def every_expert() -> Iterator[None]:
+    """Turn "calibrate all experts" on, as stock does for the whole calibration."""
+    with patch_attr(context, "_CALIBRATE_ALL_EXPERTS", True):
         yield
 
 
@@ -93,10 +148,12 @@ def run_experts(
     weights: torch.Tensor,
     dispatch: Dispatch,
     every_token: bool,
+    gate_up: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """The experts' weighted sum for every token: ``hidden`` [tokens, hidden], ``weights``
     [tokens, top-k]. ``every_token`` runs each expert on all tokens and throws the rest away: the
-    same sum up to the rounding of a product of another height."""
+    same sum up to the rounding of a product of another height. ``gate_up`` replaces the experts'
+    own gate and up."""
     weight = weights.T.flatten()[dispatch.order, None]
     total = torch.zeros_like(hidden)
     for expert in range(experts.num_experts):
@@ -104,22 +161,47 @@ def run_experts(
         if begin == end and not every_token:
             continue
         tokens = dispatch.tokens[begin:end]
+        mine = hidden if every_token else hidden.index_select(0, tokens)
+        stacked = None if gate_up is None else gate_up[expert]
+        output = _run_expert(experts[expert], mine, stacked)
         if every_token:
-            output = _run_expert(experts[expert], hidden).index_select(0, tokens)
-        else:
-            output = _run_expert(experts[expert], hidden.index_select(0, tokens))
+            output = output.index_select(0, tokens)
         total.index_add_(0, tokens, (output * weight[begin:end]).to(total.dtype))
     return total
 
 
-def _run_expert(expert: Any, tokens: torch.Tensor) -> torch.Tensor:
+def is_plain(expert: nn.Module) -> bool:
+    """Whether an expert runs llmcompressor's forward: down(gate · up)."""
+    return type(expert).forward is ExpertMLPWithGate.forward
+
+
+def down_input(expert: Any, tokens: torch.Tensor) -> torch.Tensor:
+    """What the expert's down projection is given for ``tokens`` [tokens, hidden]."""
+    if is_plain(expert):
+        both = [_project(expert.gate_proj, tokens), _project(expert.up_proj, tokens)]
+        inner: torch.Tensor = expert._apply_gate(torch.cat(both, dim=-1))
+        return inner
+    seen: list[torch.Tensor] = []
+    hook = expert.down_proj.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    try:
+        expert(tokens)
+    finally:
+        hook.remove()
+    return seen[0]
+
+
+def _run_expert(
+    expert: Any, tokens: torch.Tensor, gate_up: torch.Tensor | None = None
+) -> torch.Tensor:
     """``ExpertMLPWithGate.forward``, with the projections called plainly where that is the same;
     experts of another kind run their own forward."""
-    if type(expert).forward is not ExpertMLPWithGate.forward:
+    if gate_up is not None:
+        inner = expert._apply_gate(nn.functional.linear(tokens, gate_up))
+        return _project(expert.down_proj, inner)
+    if not is_plain(expert):
         output: torch.Tensor = expert(tokens)
         return output
-    both = [_project(expert.gate_proj, tokens), _project(expert.up_proj, tokens)]
-    return _project(expert.down_proj, expert._apply_gate(torch.cat(both, dim=-1)))
+    return _project(expert.down_proj, down_input(expert, tokens))
 
 
 def _project(linear: nn.Linear, tokens: torch.Tensor) -> torch.Tensor:

@@ -3,9 +3,9 @@
 The parent of an up → down mapping is the Linear ``down`` alone, so AWQ's loss of a scale s,
 ‖X Wᵀ − X Q(W·s)ᵀ/s‖² over the tokens X, is tr(D G Dᵀ) with G = XᵀX and D = W − Q(W·s)/s: no
 activation needs to be kept, and no forward run, whatever the number of tokens. All experts of a
-layer are searched at once. Scales, quantization parameters and fake quantization are computed
-with the operations of llmcompressor's ``AWQModifier._compute_best_scale`` on stacked tensors, so
-the weights chosen are the same; only the loss is summed in another order.
+layer are searched at once. Scales are computed with the operations of llmcompressor's
+``AWQModifier._compute_best_scale`` on stacked tensors, so the weights chosen are the same; the
+loss alone differs, in its last bits, because it is summed in another order.
 """
 
 from __future__ import annotations
@@ -15,9 +15,8 @@ from dataclasses import dataclass
 
 import torch
 from compressed_tensors.quantization import QuantizationArgs
-from compressed_tensors.quantization.lifecycle.forward import fake_quantize
-from compressed_tensors.quantization.utils import calculate_qparams
-from llmcompressor.observers.helpers import flatten_for_calibration
+
+from workers.engine.rounding import Rounder, chunks
 
 GridPoint = tuple[float, bool]
 
@@ -78,13 +77,14 @@ def search_scales(
     counts = torch.stack([each.count for each in statistics])
     means = torch.stack([each.absolute_sum for each in statistics]) / counts[:, None]
     grams = torch.stack([each.gram for each in statistics])
+    rounder = Rounder(args)
     outputs = counts * weights.shape[1]
     best_error = torch.full((len(weights),), torch.inf, device=weights.device)
     initial_error: torch.Tensor | None = None
     best = torch.ones_like(weight_means)
     for ratio, duo in grid:
         scales = grid_scales(means, weight_means, ratio, duo)
-        error = _loss(weights, scales, grams, args) / outputs
+        error = _loss(weights, scales, grams, rounder) / outputs
         initial_error = error if initial_error is None else initial_error
         better = error < best_error
         best_error = torch.where(better, error, best_error)
@@ -96,7 +96,8 @@ def search_scales(
 def grid_scales(
     means: torch.Tensor, weight_means: torch.Tensor, ratio: float, duo: bool
 ) -> torch.Tensor:
-    """The scales [linears, in] of one grid point, as ``AWQModifier`` computes them."""
+    """The scales [..., in] of one grid point, as ``AWQModifier`` computes them: ``means`` of the
+    inputs' magnitudes, ``weight_means`` float64 of the weights'."""
     if duo:
         scales = (means.pow(ratio) / (weight_means.pow(1 - ratio) + 1e-4)).clamp(min=1e-4)
     else:
@@ -108,22 +109,12 @@ def grid_scales(
 
 
 def _loss(
-    weights: torch.Tensor, scales: torch.Tensor, grams: torch.Tensor, args: QuantizationArgs
+    weights: torch.Tensor, scales: torch.Tensor, grams: torch.Tensor, rounder: Rounder
 ) -> torch.Tensor:
     """tr(D G Dᵀ) of each Linear, float32 [linears]."""
-    spread = scales[:, None, :]
-    scaled = (weights * spread).to(weights.dtype)
-    difference = weights - (_rounded(scaled, args) / spread).to(weights.dtype)
-    difference = difference.float()
-    return (torch.bmm(difference, grams) * difference).sum(dim=(1, 2))
-
-
-def _rounded(weights: torch.Tensor, args: QuantizationArgs) -> torch.Tensor:
-    """Quantized and dequantized weights [linears, out, in], by the minmax observer's rule."""
-    rows = weights.flatten(0, 1)
-    groups = flatten_for_calibration(rows, "weight", args)
-    scale, zero_point = calculate_qparams(
-        min_vals=groups.amin(dim=(0, -1)), max_vals=groups.amax(dim=(0, -1)), quantization_args=args
-    )
-    rounded: torch.Tensor = fake_quantize(rows, scale, zero_point, args)
-    return rounded.view_as(weights)
+    losses = []
+    for part in chunks(weights):
+        difference = rounder.scaled(weights[part], scales[part], torch.empty_like(weights[part]))
+        difference = difference.sub_(weights[part]).float()
+        losses.append((torch.bmm(difference, grams[part]) * difference).sum(dim=(1, 2)))
+    return torch.cat(losses)

@@ -1,19 +1,17 @@
-"""Packs each layer as soon as its weights are final, and tells how far they moved."""
+"""Packs each layer as soon as its weights are final, and measures how far they moved."""
 
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from pydantic import ConfigDict, PrivateAttr
 from torch import nn
 
-from app.jobs.events import LayerQuantized, Progress
-from app.jobs.spec import LayerReport, ModuleReport
-from app.jobs.states import Step
+from app.jobs.spec import ModuleReport
 from workers.engine.architecture import layer_index
 from workers.engine.library_output import hush
 from workers.engine.packing import PackedWeight, pack_weight
@@ -24,46 +22,41 @@ from llmcompressor.core import Event, State  # noqa: E402
 from llmcompressor.modifiers import Modifier  # noqa: E402
 
 
+@dataclass
+class PackedModules:
+    """What was packed at one go: weights by module name, their errors, and for each decoder layer
+    the sums of squares of the weights' error and of the weights."""
+
+    packed: dict[str, PackedWeight] = field(default_factory=dict)
+    modules: list[ModuleReport] = field(default_factory=list)
+    energies: dict[int, tuple[float, float]] = field(default_factory=dict)
+
+
 class LayerReporter(Modifier):
     """The last modifier of a recipe: after smoothing and calibration of a layer it packs every
-    quantized weight and reports the error of each and of the layer.
+    quantized weight and measures its error.
 
     ``names`` maps each quantized module to its name, ``dtypes`` its name to the checkpoint's
-    dtype; ``packed`` and the reports are read when the run is over.
+    dtype.
     """
 
     model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
 
     names: dict[nn.Module, str]
     dtypes: Mapping[str, torch.dtype]
-    layers: int
-    tell: Callable[[Any], None]
 
-    _packed: dict[str, PackedWeight] = PrivateAttr(default_factory=dict)
-    _modules: list[ModuleReport] = PrivateAttr(default_factory=list)
-    _layers: list[LayerReport] = PrivateAttr(default_factory=list)
-    _since: float = PrivateAttr(default_factory=time.perf_counter)
+    _done: PackedModules = PrivateAttr(default_factory=PackedModules)
 
-    @property
-    def packed(self) -> dict[str, PackedWeight]:
-        """Packed weights by module name."""
-        return self._packed
-
-    @property
-    def module_reports(self) -> list[ModuleReport]:
-        """The error of every quantized weight."""
-        return self._modules
-
-    @property
-    def layer_reports(self) -> list[LayerReport]:
-        """The error of every decoder layer that has a quantized weight."""
-        return self._layers
+    def take(self) -> PackedModules:
+        """What was packed since the last call."""
+        done, self._done = self._done, PackedModules()
+        return done
 
     def on_initialize(self, state: State, **kwargs: Any) -> bool:  # noqa: ARG002
         """Nothing to prepare."""
-        self._since = time.perf_counter()
         return True
 
+    @torch.no_grad()
     def on_sequential_epoch_end(
         self,
         state: State,  # noqa: ARG002
@@ -71,41 +64,25 @@ class LayerReporter(Modifier):
         modules: list[nn.Module],
         **kwargs: Any,  # noqa: ARG002
     ) -> None:
-        """Pack and report the quantized modules of the layer that was just calibrated."""
-        done = [(self.names[module], module) for module in modules if module in self.names]
-        reports: dict[int, list[tuple[ModuleReport, float, float]]] = {}
-        for name, module in done:
-            report, noise, signal = self._pack(name, module)
-            self._modules.append(report)
-            reports.setdefault(report.layer, []).append((report, noise, signal))
-        for index, parts in sorted(reports.items()):
-            self._tell_layer(index, sum(p[1] for p in parts), sum(p[2] for p in parts))
+        """Pack the quantized modules of the layer that was just calibrated."""
+        for module in modules:
+            if module in self.names:
+                self._pack(self.names[module], module)
 
-    @torch.no_grad()
-    def _pack(self, name: str, module: nn.Module) -> tuple[ModuleReport, float, float]:
+    def _pack(self, name: str, module: nn.Module) -> None:
         weight = module.weight
         assert isinstance(weight, torch.Tensor)
         packed = pack_weight(weight, module.quantization_scheme, self.dtypes[name])
-        self._packed[name] = packed
+        self._done.packed[name] = packed
         exact = weight.detach().double().cpu()
         noise = float((packed.dequantized().double() - exact).square().sum())
         signal = float(exact.square().sum())
         index = layer_index(name)
-        report = ModuleReport(
-            layer=-1 if index is None else index,
-            module=name,
-            **error_figures(noise, signal),
-        )
-        return report, noise, signal
-
-    def _tell_layer(self, index: int, noise: float, signal: float) -> None:
-        report = LayerReport(layer=index, **error_figures(noise, signal))
-        self._layers.append(report)
-        now = time.perf_counter()
-        self.tell(LayerQuantized(**report.model_dump(), seconds=now - self._since))
-        self._since = now
-        done = len(self._layers)
-        self.tell(Progress(step=Step.QUANTIZE, done=done, total=self.layers, unit="layers"))
+        layer = -1 if index is None else index
+        report = ModuleReport(layer=layer, module=name, **error_figures(noise, signal))
+        self._done.modules.append(report)
+        noise_before, signal_before = self._done.energies.get(layer, (0.0, 0.0))
+        self._done.energies[layer] = (noise_before + noise, signal_before + signal)
 
 
 def error_figures(noise: float, signal: float) -> dict[str, float]:

@@ -1,14 +1,16 @@
 """The quantize step: a recipe run over a model by llmcompressor.
 
 Smoothing (``TreeAWQModifier``), calibration (``QuantizationModifier``) and reporting
-(``LayerReporter``) run together, layer by layer, in llmcompressor's sequential pipeline.
+(``LayerReporter``) run together, layer by layer, in a pipeline that can be resumed
+(``workers.engine.pipeline``).
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -20,20 +22,25 @@ from app.recipes.schema import Group, Recipe
 from workers.engine.architecture import layer_index
 from workers.engine.awq import TreeAWQModifier
 from workers.engine.batches import PackedBatch, loader_of
-from workers.engine.experts_forward import lean_experts
+from workers.engine.expert_statistics import TokenChoice
+from workers.engine.experts_forward import ExpertsRuns, every_expert, lean_experts
 from workers.engine.layer_reports import LayerReporter
+from workers.engine.layer_store import LayerStore
 from workers.engine.library_output import hush
 from workers.engine.mappings import TreeMapping, tree_mappings
 from workers.engine.packing import PackedWeight
+from workers.engine.pipeline import Layerwise, layerwise
+from workers.engine.reference import stock_modifier, stock_on_a_cpu
 from workers.engine.targets import quantized_modules, scheme_of
 
 hush()
 
-from compressed_tensors.quantization import disable_quantization  # noqa: E402
+from compressed_tensors.quantization import (  # noqa: E402
+    QuantizationScheme,
+    disable_quantization,
+)
 from llmcompressor.entrypoints.oneshot import oneshot  # noqa: E402
 from llmcompressor.modifiers.quantization import QuantizationModifier  # noqa: E402
-
-Statistics = Literal["all", "routed"]
 
 
 @dataclass(frozen=True)
@@ -44,6 +51,10 @@ class Plan:
     modules: dict[str, Group]
     mappings: list[TreeMapping]
 
+    def scheme(self, module: str) -> QuantizationScheme:
+        """How a quantized module's weight is quantized."""
+        return scheme_of(self.modules[module])
+
 
 @dataclass(frozen=True)
 class Quantized:
@@ -51,7 +62,7 @@ class Quantized:
     weights smoothing changed, and the errors."""
 
     plan: Plan
-    packed: dict[str, PackedWeight]
+    packed: Mapping[str, PackedWeight]
     smoothed: frozenset[str]
     layers: list[LayerReport]
     modules: list[ModuleReport]
@@ -68,7 +79,8 @@ def plan_of(model: PreTrainedModel, recipe: Recipe) -> Plan:
         raise RecipeRefused(
             f"{outside} is outside the decoder layers and cannot be quantized: add it to ignore."
         )
-    return Plan(recipe, modules, tree_mappings(model, frozenset(modules)))
+    mappings = tree_mappings(model, frozenset(modules)) if recipe.smooth else []
+    return Plan(recipe, modules, mappings)
 
 
 def quantize(
@@ -78,32 +90,83 @@ def quantize(
     batches: Sequence[PackedBatch],
     dtypes: Mapping[str, torch.dtype],
     tell: Callable[[Any], None],
-    statistics: Statistics = "all",
+    store: LayerStore | None = None,
+    finished: int = 0,
 ) -> Quantized:
     """Quantize a linearized model in place.
 
     ``dtypes`` gives the checkpoint's dtype of every quantized module's weight and of every
-    smoothed tensor's module. ``statistics="all"`` lets every expert see every token, as stock
-    llmcompressor does; ``"routed"`` only the tokens the router sends it. Afterwards the model's
-    weights are those a reader of the checkpoint gets, and its forward is plain.
+    smoothed tensor's module. ``store`` keeps each finished layer, and has ``finished`` of them
+    already. Afterwards the model's weights are those a reader of the checkpoint gets, and its
+    forward is plain.
     """
+    store = store or LayerStore(None, plan.scheme)
     names = {model.get_submodule(name): name for name in plan.modules}
-    layers = len({layer_index(name) for name in plan.modules})
-    awq = TreeAWQModifier(
-        tree=plan.mappings,
+    reporter = LayerReporter(names=names, dtypes=dtypes)
+    runs = ExpertsRuns()
+    run = Layerwise(
+        store=store,
+        reporter=reporter,
+        awq=None,
         tell=tell,
-        n_grid=_stock_grid(plan.recipe),
-        duo_scaling=plan.recipe.duo_scaling,
+        every_token=_carries_every_token(plan.recipe),
+        layers=len({layer_index(name) for name in plan.modules}),
+        finished=finished,
     )
-    reporter = LayerReporter(names=names, dtypes=dtypes, layers=layers, tell=tell)
-    modifiers = [awq, quantization_modifier(plan.recipe), reporter]
-    with lean_experts():
-        run_oneshot(model, tokenizer, modifiers, batches, all_experts=statistics == "all")
-    smoothed = _names_of_smoothed(plan.mappings) - plan.modules.keys()
-    settle(model, reporter.packed, smoothed, dtypes)
-    return Quantized(
-        plan, reporter.packed, smoothed, reporter.layer_reports, reporter.module_reports
-    )
+    smoothing = smoothing_modifiers(plan, runs, run.note)
+    run.awq = next((each for each in smoothing if isinstance(each, TreeAWQModifier)), None)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(layerwise(run))
+        if plan.recipe.search == "stock":
+            stack.enter_context(stock_on_a_cpu())
+            if plan.recipe.statistics == "all":
+                stack.enter_context(every_expert())
+        else:
+            stack.enter_context(lean_experts(runs))
+        modifiers = [*smoothing, quantization_modifier(plan.recipe), reporter]
+        run_oneshot(model, tokenizer, modifiers, batches, pipeline="calibrant")
+    smoothed = names_of_smoothed(plan) - plan.modules.keys()
+    settle(model, store.packed, smoothed, dtypes)
+    modules = [
+        report for number in range(store.finished()) for report in store.load(number).modules
+    ]
+    return Quantized(plan, store.packed, smoothed, run.reports, modules)
+
+
+def smoothing_modifiers(plan: Plan, runs: ExpertsRuns, tell: Callable[[Any], None]) -> list[Any]:
+    """The modifier that smooths, as the recipe wants it: ours, stock or none."""
+    recipe = plan.recipe
+    if not plan.mappings:
+        return []
+    if recipe.search == "stock":
+        return [
+            stock_modifier(
+                plan.mappings,
+                _stock_grid(recipe.grid, recipe.duo_scaling),
+                recipe.duo_scaling,
+                tell,
+            )
+        ]
+    fast = recipe.search == "fast"
+    ratios = recipe.grid // 2 if fast else recipe.grid
+    return [
+        TreeAWQModifier(
+            tree=plan.mappings,
+            tell=tell,
+            runs=runs,
+            choice=TokenChoice(recipe.statistics, recipe.floor),
+            fast=fast,
+            n_grid=_stock_grid(ratios, recipe.duo_scaling),
+            duo_scaling=recipe.duo_scaling,
+        )
+    ]
+
+
+def _carries_every_token(recipe: Recipe) -> bool:
+    """Whether outputs are carried on with every expert run on every token. Stock does it with
+    statistics of all tokens; the sums are the same but for the last bits, which is why only a
+    search that promises stock's bits pays for it."""
+    return recipe.statistics == "all" and recipe.search != "fast" and recipe.smooth
 
 
 def quantization_modifier(recipe: Recipe) -> QuantizationModifier:
@@ -119,30 +182,34 @@ def run_oneshot(
     tokenizer: PreTrainedTokenizerBase,
     modifiers: list[Any],
     batches: Sequence[PackedBatch],
-    all_experts: bool,
+    all_experts: bool = False,
+    pipeline: str = "sequential",
 ) -> None:
-    """Run modifiers over the batches in llmcompressor's sequential pipeline."""
+    """Run modifiers over the batches in one of llmcompressor's pipelines."""
     oneshot(
         model=model,
         processor=cast(Any, tokenizer),
         recipe=modifiers,
         dataset=loader_of(batches),
-        pipeline="sequential",
+        pipeline=pipeline,
         moe_calibrate_all_experts=all_experts,
     )
 
 
-def _stock_grid(recipe: Recipe) -> int:
-    """llmcompressor's ``n_grid`` for the recipe's number of ratios.
+def _stock_grid(ratios: int, duo_scaling: bool) -> int:
+    """llmcompressor's ``n_grid`` for a number of ratios.
 
     It counts the unscaled point of duo scaling as one of them, and divides by the ratios left
     minus one, so a grid needs at least 3 points (2 without duo scaling).
     """
-    return max(recipe.grid, 3 if recipe.duo_scaling else 2)
+    return max(ratios, 3 if duo_scaling else 2)
 
 
-def _names_of_smoothed(mappings: Sequence[TreeMapping]) -> frozenset[str]:
-    return frozenset(name for mapping in mappings for name in (mapping.smooth, *mapping.balance))
+def names_of_smoothed(plan: Plan) -> frozenset[str]:
+    """Every module whose weight smoothing may change."""
+    return frozenset(
+        name for mapping in plan.mappings for name in (mapping.smooth, *mapping.balance)
+    )
 
 
 @torch.no_grad()

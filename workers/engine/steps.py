@@ -17,10 +17,11 @@ from pydantic import BaseModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from app.calibration.spec import SetSpec
-from app.errors import CalibrantError, RecipeRefused
+from app.errors import CalibrantError, OutOfMemory, RecipeRefused
 from app.jobs.events import Emit, Notice, Progress
 from app.jobs.spec import JobResult, JobSpec
 from app.jobs.states import Step
+from app.recipes.schema import Recipe
 from workers.engine.artifacts import write_model, write_text
 from workers.engine.batches import pack_for
 from workers.engine.calibration_rows import CalibrationRows, ModelLimits, read_rows
@@ -28,15 +29,20 @@ from workers.engine.checkpoint_names import checkpoint_names
 from workers.engine.device import compute_device, compute_dtype
 from workers.engine.evaluation import evaluate
 from workers.engine.export import export, refuse_taken_destination
+from workers.engine.layer_store import LayerStore
 from workers.engine.loading import limits_of, linearize, load_model, load_tokenizer
 from workers.engine.preflight import meta_model, refuse_unfit
 from workers.engine.quantization import Plan, Quantized, plan_of, quantize
+from workers.engine.resuming import fingerprint, open_store
 from workers.engine.routing import count_routing, write_coverage
 from workers.engine.safetensors_files import Shards
 from workers.engine.verification import verify
 
 Figures = dict[str, Any]
 T = TypeVar("T")
+
+TOKENS_A_BATCH = 512
+FEWEST_TOKENS = 16
 
 
 @dataclass
@@ -123,13 +129,8 @@ def quantize_step(run: Run) -> Figures:
     """Smooth and quantize layer by layer; ``layers.json`` and ``modules.json``."""
     rows = _needed(run.rows)
     recipe = _needed(run.spec.recipe)
-    model = linearize(run.loaded_model())
-    plan = plan_of(model, recipe)
-    batches = pack_for(model, rows.rows)
-    torch.manual_seed(run.spec.seed)
-    tokenizer = load_tokenizer(run.spec.model)
-    dtypes = stored_dtypes(model, plan, run.spec.model)
-    run.quantized = quantize(model, tokenizer, plan, batches, dtypes, run.emit)
+    run.quantized = _quantized_in_memory(run, rows, recipe)
+    plan = run.quantized.plan
     run.result.layers = run.quantized.layers
     _write_list(run.spec.directory / "layers.json", run.quantized.layers)
     _write_list(run.spec.directory / "modules.json", run.quantized.modules)
@@ -201,6 +202,44 @@ def verify_step(run: Run) -> Figures:
             f"({len(found.problems):,} problems in verification.json)"
         )
     return {"ok": found.ok, "tensors": found.tensors, "quantized": found.quantized}
+
+
+def _quantized_in_memory(run: Run, rows: CalibrationRows, recipe: Recipe) -> Quantized:
+    """Quantize, with smaller batches as long as the accelerator's memory is too small.
+
+    Raises OutOfMemory when a single row does not fit.
+    """
+    tokens = TOKENS_A_BATCH
+    while True:
+        try:
+            return _quantized(run, rows, recipe, tokens)
+        except torch.OutOfMemoryError as error:
+            smaller = tokens // 2
+            if smaller < FEWEST_TOKENS:
+                raise OutOfMemory(
+                    f"The accelerator's memory is too small for a batch of {tokens:,} tokens of "
+                    f"this model: use shorter rows, or an accelerator with more memory. {error}"
+                ) from error
+            message = (
+                f"The accelerator's memory was too small for batches of {tokens:,} tokens: "
+                f"starting again with {smaller:,}."
+            )
+            run.notice(message, Step.QUANTIZE, warning=True)
+        run.model = None
+        tokens = smaller
+
+
+def _quantized(run: Run, rows: CalibrationRows, recipe: Recipe, tokens: int) -> Quantized:
+    spec = run.spec
+    model = linearize(run.loaded_model())
+    plan = plan_of(model, recipe)
+    batches = pack_for(model, rows.rows, tokens)
+    torch.manual_seed(spec.seed)
+    store = LayerStore(spec.layers_directory, plan.scheme)
+    finished = open_store(store, fingerprint(spec, rows, model, tokens), spec.resume, run.emit)
+    dtypes = stored_dtypes(model, plan, spec.model)
+    tokenizer = load_tokenizer(spec.model)
+    return quantize(model, tokenizer, plan, batches, dtypes, run.emit, store, finished)
 
 
 STEP_FUNCTIONS: dict[Step, Callable[[Run], Figures]] = {

@@ -1,0 +1,81 @@
+"""What the parent of a mapping was given while a layer was calibrated."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from workers.engine.library_output import hush
+
+hush()
+
+from llmcompressor.pipelines.cache import IntermediatesCache  # noqa: E402
+
+
+class ParentInputs(IntermediatesCache):
+    """Cached inputs of a mapping's parent; pins memory only where that can speed up a copy."""
+
+    def pin_memory(self, batch_index: int, input_names: list[str] | None = None) -> None:
+        """Pin one batch's tensors, if there is an accelerator (torch raises otherwise)."""
+        if torch.accelerator.is_available():
+            super().pin_memory(batch_index, input_names)
+
+    def merge(self, tokens: int, keep: float = 1.0, seed: int = 0) -> None:
+        """Join batches along the tokens' dimension into ones of about ``tokens`` tokens, of which
+        a seeded sample of the share ``keep`` stays.
+
+        Only for parents that treat every token by itself. Does nothing when an input other than
+        the hidden states is a tensor.
+        """
+        generator = torch.Generator().manual_seed(seed)
+        merged: list[dict[str, Any]] = []
+        pending: list[dict[str, Any]] = []
+        held = 0
+        for batch in self:
+            tensors = [value for value in batch.values() if isinstance(value, torch.Tensor)]
+            if len(tensors) != 1:
+                return
+            pending.append(_sampled(batch, keep, generator))
+            held += _tokens_of(pending[-1])
+            if held >= tokens:
+                merged.append(_joined(pending))
+                pending, held = [], 0
+        if pending:
+            merged.append(_joined(pending))
+        self.batch_intermediates.clear()
+        for batch in merged:
+            self.append(batch)
+
+    def sample(self, every: int) -> None:
+        """Keep every so many-th batch, the first one always."""
+        self.batch_intermediates = self.batch_intermediates[::every]
+
+
+def _hidden_of(batch: dict[str, Any]) -> tuple[str, torch.Tensor]:
+    return next((k, v) for k, v in batch.items() if isinstance(v, torch.Tensor))
+
+
+def _tokens_of(batch: dict[str, Any]) -> int:
+    hidden = _hidden_of(batch)[1]
+    return hidden.numel() // hidden.shape[-1]
+
+
+def _sampled(batch: dict[str, Any], keep: float, generator: torch.Generator) -> dict[str, Any]:
+    if keep >= 1:
+        return batch
+    name, hidden = _hidden_of(batch)
+    flat = hidden.flatten(0, -2)
+    chosen = torch.randperm(len(flat), generator=generator)[: max(1, round(keep * len(flat)))]
+    sample = flat.index_select(0, chosen.sort().values.to(flat.device))
+    return {**batch, name: sample[None] if hidden.ndim == 3 else sample}
+
+
+def _joined(batches: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    first = batches[0]
+    if len(batches) == 1:
+        return first
+    name, hidden = _hidden_of(first)
+    flat = torch.cat([_hidden_of(batch)[1].flatten(0, -2) for batch in batches])
+    return {**first, name: flat[None] if hidden.ndim == 3 else flat}

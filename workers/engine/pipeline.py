@@ -1,0 +1,266 @@
+"""Calibration layer by layer, as llmcompressor's sequential pipeline, but resumable.
+
+The model is cut into subgraphs by llmcompressor's own tracing, one a decoder layer. Each is run
+twice: once for the modifiers' hooks, once to carry its outputs on. What this pipeline does
+besides: it keeps a record of every finished stretch, restores the records an earlier run left and
+only carries their outputs on; it measures the error of each layer's output; it stops after the
+last layer that has something to quantize; and it says how far it is.
+
+Registered as ``calibrant``; what a run needs is given by ``layerwise``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterable, Iterator
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from compressed_tensors.offload import disable_offloading, set_onload_device
+from compressed_tensors.quantization import disable_quantization, enable_quantization
+from torch import nn
+
+from app.jobs.events import Emit, Event, LayerQuantized, Progress
+from app.jobs.spec import LayerReport
+from app.jobs.states import Step
+from workers.engine.architecture import layer_index
+from workers.engine.awq import TreeAWQModifier
+from workers.engine.experts_forward import every_expert, natural_routing
+from workers.engine.layer_reports import LayerReporter, error_figures
+from workers.engine.layer_store import LayerRecord, LayerStore
+from workers.engine.library_output import hush
+from workers.engine.memory import memory_now
+
+hush()
+
+from llmcompressor.core import LifecycleCallbacks, active_session  # noqa: E402
+from llmcompressor.modifiers.utils.hooks import HooksMixin  # noqa: E402
+from llmcompressor.pipelines.cache import IntermediatesCache  # noqa: E402
+from llmcompressor.pipelines.registry import CalibrationPipeline  # noqa: E402
+from llmcompressor.pipelines.sequential.helpers import (  # noqa: E402
+    Subgraph,
+    trace_subgraphs,
+)
+from llmcompressor.utils.dev import get_main_device  # noqa: E402
+from llmcompressor.utils.helpers import (  # noqa: E402
+    DisableQuantization,
+    calibration_forward_context,
+)
+from llmcompressor.utils.pytorch.module import infer_sequential_targets  # noqa: E402
+
+OUTPUT_BATCHES = 2
+TELL_SECONDS = 1.0
+
+
+@dataclass
+class Layerwise:
+    """One run of the pipeline. ``awq`` is None for round-to-nearest; ``every_token`` carries
+    outputs on with every expert run on every token, as stock does: bit for bit the same.
+    ``tell`` receives the events; ``finished`` is how many records ``store`` has at the start."""
+
+    store: LayerStore
+    reporter: LayerReporter
+    awq: TreeAWQModifier | None
+    tell: Emit
+    every_token: bool
+    layers: int
+    finished: int = 0
+    reports: list[LayerReport] = field(default_factory=list)
+    _events: list[Event] = field(default_factory=list)
+    _since: float = field(default_factory=time.perf_counter)
+    _told: float = 0.0
+    _computed: list[float] = field(default_factory=list)
+
+    def note(self, event: Event) -> None:
+        """Tell an event that belongs to the record of the layer at work."""
+        self._events.append(event)
+        self.tell(event)
+
+    def restore(self, number: int, model: nn.Module) -> None:
+        """Make the weights what they were after this record, and tell its events once more."""
+        record = self.store.load(number)
+        if self.awq is not None:
+            self.awq.apply_again(model, record.scales)
+        for event in record.events:
+            self.tell(event)
+        self.reports.extend(record.layers)
+        self._since = time.perf_counter()
+
+    def close(self, number: int, output: dict[str, float] | None) -> None:
+        """Record the stretch that was just calibrated."""
+        done = self.reporter.take()
+        now = time.perf_counter()
+        seconds, self._since = now - self._since, now
+        for layer, energies in sorted(done.energies.items()):
+            report = LayerReport(layer=layer, **error_figures(*energies), **(output or {}))
+            self.reports.append(report)
+            self.note(LayerQuantized(**report.model_dump(), seconds=seconds))
+            self._computed.append(seconds)
+        if done.energies:
+            self.note(memory_now(max(done.energies)))
+        reports = self.reports[len(self.reports) - len(done.energies) :]
+        scales = {} if self.awq is None else self.awq.take_applied()
+        events, self._events = self._events, []
+        self.store.save(number, LayerRecord(scales, done.packed, reports, done.modules, events))
+        self.progress()
+
+    def progress(self, layer: int | None = None, batch: int = 0, batches: int = 0) -> None:
+        """Tell how far the step is, at most once a second while a layer is at work."""
+        now = time.monotonic()
+        if layer is not None and now - self._told < TELL_SECONDS:
+            return
+        self._told = now
+        left = self.layers - len(self.reports)
+        mean = sum(self._computed) / len(self._computed) if self._computed else None
+        self.tell(
+            Progress(
+                step=Step.QUANTIZE,
+                done=len(self.reports),
+                total=self.layers,
+                unit="layers",
+                layer=layer,
+                batch=batch if layer is not None else None,
+                batches=batches if layer is not None else None,
+                eta_seconds=None if mean is None else mean * left,
+            )
+        )
+
+
+_run: ContextVar[Layerwise] = ContextVar("layerwise run")
+
+
+@contextlib.contextmanager
+def layerwise(run: Layerwise) -> Iterator[None]:
+    """Give the pipeline its run."""
+    token = _run.set(run)
+    try:
+        yield
+    finally:
+        _run.reset(token)
+
+
+@CalibrationPipeline.register("calibrant")
+class LayerwisePipeline(CalibrationPipeline):
+    """The pipeline, as ``oneshot(pipeline="calibrant")`` finds it."""
+
+    @staticmethod
+    def __call__(model: Any, dataloader: Any, dataset_args: Any) -> None:
+        """Calibrate ``model`` on the batches of ``dataloader``."""
+        run = _run.get()
+        onload, offload = get_main_device(), torch.device(dataset_args.sequential_offload_device)
+        set_onload_device(model, onload)
+        subgraphs = _subgraphs(model, dataloader, dataset_args)
+        LifecycleCallbacks.calibration_start()
+        with calibration_forward_context(model), DisableQuantization(model):
+            session = active_session()
+            session.state.loss_masks, session.state.sequential_prefetch = None, False
+            activations = IntermediatesCache.from_dataloader(dataloader, onload, offload)
+            for number, subgraph in enumerate(subgraphs):
+                stretch = _Stretch(model, subgraph, activations, len(dataloader))
+                with disable_offloading():
+                    if number < run.finished:
+                        run.restore(number, model)
+                    else:
+                        _calibrate(run, number, stretch)
+                    if number < len(subgraphs) - 1:
+                        _carry_on(run, stretch)
+        LifecycleCallbacks.calibration_end()
+
+
+@dataclass(frozen=True)
+class _Stretch:
+    """A subgraph with what runs through it."""
+
+    model: Any
+    subgraph: Subgraph
+    activations: IntermediatesCache
+    batches: int
+
+    @property
+    def modules(self) -> list[nn.Module]:
+        found: list[nn.Module] = self.subgraph.submodules(self.model)
+        return found
+
+    def inputs(self, batches: int | None = None) -> Iterator[tuple[int, dict[str, Any]]]:
+        for batch in range(self.batches if batches is None else min(batches, self.batches)):
+            yield batch, self.activations.fetch(batch, list(self.subgraph.input_names))
+
+    def forward(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        return self.subgraph.forward(self.model, **inputs)
+
+
+def _subgraphs(model: Any, dataloader: Any, dataset_args: Any) -> list[Subgraph]:
+    """The model's subgraphs up to the last one with a quantized module."""
+    subgraphs = trace_subgraphs(
+        model,
+        next(iter(dataloader)),
+        list(infer_sequential_targets(model, dataset_args.sequential_targets)),
+        dataset_args.tracing_ignore,
+        dataset_args.sequential_targets_per_subgraph,
+    )
+    has_work = [
+        any(hasattr(module, "quantization_scheme") for module in each.submodules(model))
+        for each in subgraphs
+    ]
+    return subgraphs[: len(has_work) - has_work[::-1].index(True)]
+
+
+def _calibrate(run: Layerwise, number: int, stretch: _Stretch) -> None:
+    session = active_session()
+    layer = _layer_of(run, stretch.modules)
+    for batch, inputs in stretch.inputs():
+        session.state.current_batch_idx = batch
+        stretch.forward(inputs)
+        if layer is not None:
+            run.progress(layer, batch + 1, stretch.batches)
+    LifecycleCallbacks.sequential_epoch_end(stretch.modules)
+    run.close(number, _output_error(stretch) if layer is not None else None)
+
+
+def _layer_of(run: Layerwise, modules: Iterable[nn.Module]) -> int | None:
+    named = (run.reporter.names.get(module) for module in modules)
+    return next((layer_index(name) for name in named if name is not None), None)
+
+
+def _carry_on(run: Layerwise, stretch: _Stretch) -> None:
+    """Replace the stretch's inputs by its outputs."""
+    with HooksMixin.disable_hooks(), every_expert() if run.every_token else natural_routing():
+        for batch, inputs in stretch.inputs():
+            stretch.activations.update(batch, stretch.forward(inputs))
+            stretch.activations.delete(batch, list(stretch.subgraph.consumed_names))
+
+
+def _output_error(stretch: _Stretch) -> dict[str, float] | None:
+    """The error of the stretch's outputs on its first batches, weights rounded against weights
+    as they are, from the same inputs. None when no output depends on the weights."""
+    quantized = [each for each in stretch.modules if hasattr(each, "quantization_scheme")]
+    noise = signal = 0.0
+    with HooksMixin.disable_hooks(), natural_routing():
+        for _, inputs in stretch.inputs(OUTPUT_BATCHES):
+            exact = stretch.forward(inputs)
+            with _quantizing(quantized):
+                rounded = stretch.forward(inputs)
+            for name, value in exact.items():
+                if not isinstance(value, torch.Tensor) or not value.is_floating_point():
+                    continue
+                if value.is_meta or torch.equal(value, rounded[name]):
+                    continue
+                noise += float((rounded[name] - value).double().square().sum())
+                signal += float(value.double().square().sum())
+    if signal == 0:
+        return None
+    return {f"output_{key}": figure for key, figure in error_figures(noise, signal).items()}
+
+
+@contextlib.contextmanager
+def _quantizing(modules: list[nn.Module]) -> Iterator[None]:
+    for module in modules:
+        enable_quantization(module)
+    try:
+        yield
+    finally:
+        for module in modules:
+            disable_quantization(module)

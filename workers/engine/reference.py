@@ -1,0 +1,82 @@
+"""Stock llmcompressor's AWQ, as the reference a recipe can choose and the tests compare with.
+
+The mappings are the tree's, given to it as exact names; nothing else is changed but its crash
+without an accelerator.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from compressed_tensors.utils import patch_attr
+from pydantic import PrivateAttr
+from torch import nn
+
+from app.jobs.events import MappingSearched
+from workers.engine.architecture import layer_index
+from workers.engine.library_output import hush
+from workers.engine.mappings import TreeMapping
+
+hush()
+
+from llmcompressor.modifiers.transform.awq import AWQModifier  # noqa: E402
+from llmcompressor.modifiers.transform.awq.mappings import (  # noqa: E402
+    AWQMapping,
+    ResolvedMapping,
+)
+from llmcompressor.pipelines.cache import IntermediatesCache  # noqa: E402
+
+
+class ToldAWQModifier(AWQModifier):
+    """Stock's modifier; ``tell`` receives its losses, which it would only log."""
+
+    tell: Callable[[Any], None]
+
+    _applied: dict[str, torch.Tensor] = PrivateAttr(default_factory=dict)
+
+    def _compute_best_scale(
+        self,
+        mapping: ResolvedMapping,
+        fp16_outputs: list[torch.Tensor],
+        orig_layer_weights: dict[nn.Module, torch.Tensor],
+    ) -> torch.Tensor:
+        best = super()._compute_best_scale(mapping, fp16_outputs, orig_layer_weights)
+        metrics = self._error_metrics[-1]
+        self.tell(
+            MappingSearched(
+                layer=layer_index(mapping.smooth_name) or 0,
+                smooth_layer=mapping.smooth_name,
+                balance_layers=len(mapping.balance_layers),
+                initial_error=metrics["initial_error"],
+                best_error=metrics["best_error"],
+            )
+        )
+        return best
+
+
+def stock_modifier(
+    mappings: Sequence[TreeMapping],
+    grid: int,
+    duo_scaling: bool,
+    tell: Callable[[Any], None],
+) -> ToldAWQModifier:
+    """Stock AWQ over the tree's mappings, ``grid`` as its ``n_grid``."""
+    exact = [
+        AWQMapping(f"re:{re.escape(m.smooth)}$", [f"re:{re.escape(b)}$" for b in m.balance])
+        for m in mappings
+    ]
+    return ToldAWQModifier(mappings=exact, n_grid=grid, duo_scaling=duo_scaling, tell=tell)
+
+
+@contextmanager
+def stock_on_a_cpu() -> Iterator[None]:
+    """Mend stock's crash without an accelerator: ``IntermediatesCache.pin_memory``."""
+    if torch.accelerator.is_available():
+        yield
+        return
+    with patch_attr(IntermediatesCache, "pin_memory", lambda *_, **__: None):
+        yield

@@ -1,0 +1,78 @@
+"""Whether the layers an earlier run finished can be used by this one."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+
+import torch
+from transformers import PreTrainedModel
+
+from app.errors import ResumeRefused
+from app.jobs.events import Emit, Notice
+from app.jobs.spec import JobSpec
+from app.jobs.states import Step
+from workers.engine.calibration_rows import CalibrationRows
+from workers.engine.layer_store import Fingerprint, LayerStore
+from workers.engine.manifest import package_versions, source_of
+
+
+def fingerprint(
+    spec: JobSpec, rows: CalibrationRows, model: PreTrainedModel, tokens_a_batch: int
+) -> Fingerprint:
+    """What the bits of a quantized layer depend on, in words a person knows.
+
+    The number of threads is part of it: products are summed in another order with another
+    number.
+    """
+    assert spec.recipe is not None
+    recipe = spec.recipe.model_dump_json(exclude={"name", "description"})
+    return Fingerprint(
+        parts={
+            "the recipe": _sha256(recipe.encode()),
+            "the calibration set": _sha256(*(row.input_ids.tobytes() for row in rows.rows)),
+            "the source model": source_of(spec.model).fingerprint,
+            "the packages": ", ".join(f"{n} {v}" for n, v in package_versions().items()),
+            "the kind of device": _device_kind(model.device),
+            "the number of threads": str(torch.get_num_threads()),
+            "the dtype": str(model.dtype),
+            "the batch size": str(tokens_a_batch),
+            "the seed": str(spec.seed),
+        }
+    )
+
+
+def open_store(store: LayerStore, current: Fingerprint, resume: str, emit: Emit) -> int:
+    """How many finished layers this run starts with: see ``JobSpec.resume``.
+
+    Raises ResumeRefused when ``resume`` is ``required`` and they were made of something else.
+    """
+    directory = store.directory
+    if directory is None:
+        return 0
+    if resume == "never":
+        shutil.rmtree(directory, ignore_errors=True)
+    try:
+        finished = store.open(current)
+    except ResumeRefused as error:
+        if resume == "required":
+            raise
+        emit(Notice(step=Step.QUANTIZE, level="warning", message=error.sentence))
+        shutil.rmtree(directory)
+        finished = store.open(current)
+    if finished:
+        message = f"{finished:,} finished parts of the model are taken from the earlier run."
+        emit(Notice(step=Step.QUANTIZE, message=message))
+    return finished
+
+
+def _device_kind(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+def _sha256(*parts: bytes) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(len(part).to_bytes(8, "little"))
+        digest.update(part)
+    return digest.hexdigest()

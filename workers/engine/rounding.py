@@ -1,0 +1,89 @@
+"""Quantized and dequantized weights, many at once, for the scale search.
+
+The arithmetic is that of compressed-tensors' ``calculate_qparams`` and ``fake_quantize`` with the
+minmax observer, operation for operation, so the values are equal bit for bit; symmetric integers,
+which every preset uses, are rounded in place in buffers that stay in the processor's cache.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from compressed_tensors.quantization import (
+    QuantizationArgs,
+    QuantizationStrategy,
+    QuantizationType,
+)
+from compressed_tensors.quantization.lifecycle.forward import fake_quantize
+from compressed_tensors.quantization.utils import calculate_qparams
+from llmcompressor.observers.helpers import flatten_for_calibration
+
+CHUNK_BYTES = 1 << 20
+
+
+@dataclass
+class Rounder:
+    """Rounds weights by one scheme. ``buffers`` are scratch, by shape and dtype."""
+
+    args: QuantizationArgs
+    buffers: dict[tuple[torch.Size, torch.dtype, torch.device], torch.Tensor] = field(
+        default_factory=dict
+    )
+
+    @property
+    def in_place(self) -> bool:
+        """Whether weights are rounded in buffers: symmetric integers by group or by row."""
+        return (
+            self.args.symmetric
+            and self.args.type == QuantizationType.INT
+            and self.args.scale_dtype is None
+            and self.args.strategy in (QuantizationStrategy.GROUP, QuantizationStrategy.CHANNEL)
+        )
+
+    def scaled(
+        self, weights: torch.Tensor, scales: torch.Tensor, out: torch.Tensor
+    ) -> torch.Tensor:
+        """Q(W · s) / s of ``weights`` [..., out, in] with ``scales`` [..., in], into ``out``.
+
+        The product is rounded once from the scales' own dtype, as stock does. It has to be: the
+        greatest weight of every group lies halfway between two integers, and a last bit decides
+        to which it is rounded.
+        """
+        spread = scales.unsqueeze(-2)
+        torch.mul(weights, spread, out=out)
+        spread = spread.to(out.dtype)
+        if self.in_place:
+            self._round_(out)
+        else:
+            out.copy_(self._rounded(out))
+        return out.div_(spread)
+
+    def _round_(self, weights: torch.Tensor) -> None:
+        """Round ``weights`` [..., in] in place."""
+        columns = weights.shape[-1]
+        groups = weights.view(-1, self.args.group_size or columns)
+        low, high = torch.aminmax(groups, dim=-1, keepdim=True)
+        steps = torch.maximum(low.neg_(), high)
+        steps.div_(((1 << self.args.num_bits) - 1) / 2)
+        steps.masked_fill_(steps == 0, torch.finfo(weights.dtype).eps)
+        half = 1 << (self.args.num_bits - 1)
+        groups.div_(steps).clamp_(-half, half - 1).round_().mul_(steps)
+
+    def _rounded(self, weights: torch.Tensor) -> torch.Tensor:
+        rows = weights.reshape(-1, weights.shape[-1])
+        groups = flatten_for_calibration(rows, "weight", self.args)
+        scale, zero_point = calculate_qparams(
+            min_vals=groups.amin(dim=(0, -1)),
+            max_vals=groups.amax(dim=(0, -1)),
+            quantization_args=self.args,
+        )
+        rounded: torch.Tensor = fake_quantize(rows, scale, zero_point, self.args)
+        return rounded.view_as(weights)
+
+
+def chunks(weights: torch.Tensor) -> list[slice]:
+    """Slices of the first dimension whose weights fit the processor's cache together."""
+    each = weights[0].numel() * weights.element_size()
+    size = max(1, CHUNK_BYTES // max(1, each))
+    return [slice(at, at + size) for at in range(0, len(weights), size)]

@@ -1,0 +1,71 @@
+"""Scales found by AWQ, applied to the weights of a mapping."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from compressed_tensors.quantization import QuantizationArgs
+from compressed_tensors.utils import update_offload_parameter
+from torch import nn
+
+from workers.engine.library_output import hush
+from workers.engine.mappings import TreeMapping
+
+hush()
+
+from llmcompressor.modifiers.transform.awq.mappings import ResolvedMapping  # noqa: E402
+
+
+def resolved(model: nn.Module, mapping: TreeMapping) -> ResolvedMapping:
+    """A mapping of the tree as llmcompressor's modifier holds it."""
+    return ResolvedMapping(
+        mapping.smooth,
+        model.get_submodule(mapping.smooth),
+        [model.get_submodule(name) for name in mapping.balance],
+        balance_names=list(mapping.balance),
+        parent=model.get_submodule(mapping.parent),
+        parent_name=mapping.parent,
+    )
+
+
+@torch.no_grad()
+def apply_scales(mapping: ResolvedMapping, scales: torch.Tensor) -> None:
+    """Multiply the balance layers' columns by ``scales`` [in] and divide the smooth layer's
+    output by them, with the operations of ``AWQModifier._apply_smoothing``, so that scales
+    applied once more to the same weights give the same bits."""
+    for layer in mapping.balance_layers:
+        weight = weight_of(layer)
+        spread = scales.to(weight.device).view(1, -1)
+        update_offload_parameter(layer, "weight", weight * spread)
+    smooth = mapping.smooth_layer
+    weight = weight_of(smooth)
+    scales = scales.to(weight.device)
+    if weight.ndim == 1:
+        weight = weight.div_(scales)
+    else:
+        weight[-len(scales) :].div_(scales.view(-1, 1))
+    update_offload_parameter(smooth, "weight", weight)
+    bias = getattr(smooth, "bias", None)
+    if isinstance(bias, torch.Tensor):
+        update_offload_parameter(smooth, "bias", bias.data.div_(scales))
+
+
+def weight_of(module: nn.Module) -> torch.Tensor:
+    """A module's weight, without its history."""
+    weight = module.weight
+    assert isinstance(weight, torch.Tensor)
+    return weight.data
+
+
+def args_of(module: nn.Module) -> QuantizationArgs:
+    """How a module's weight is quantized."""
+    scheme: Any = module.quantization_scheme
+    args: QuantizationArgs = scheme.weights
+    return args
+
+
+def is_quantized(module: nn.Module) -> bool:
+    """Whether the recipe quantizes the module's weight."""
+    scheme = getattr(module, "quantization_scheme", None)
+    return scheme is not None and scheme.weights is not None

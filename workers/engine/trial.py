@@ -1,0 +1,101 @@
+"""The weights of one grid point, where the parent's forward finds them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from workers.engine.experts_forward import ExpertsRuns, captures, is_plain
+from workers.engine.rounding import CHUNK_BYTES, Rounder
+from workers.engine.smoothing import args_of, is_quantized, weight_of
+
+
+@dataclass
+class _Stack:
+    """The gate and up projections of an experts module, as one tensor [experts, 2 ·
+    intermediate, hidden] that holds the rounded weights of a grid point."""
+
+    experts: Any
+    rounder: Rounder
+    rounded: torch.Tensor
+
+    def set(self, scales: torch.Tensor) -> None:
+        count, rows, columns = self.rounded.shape
+        step = max(1, CHUNK_BYTES // (rows * columns * self.rounded.element_size()))
+        for start in range(0, count, step):
+            out = self.rounded[start : start + step]
+            parts = [
+                weight_of(projection)
+                for at in range(start, min(start + step, count))
+                for projection in (self.experts[at].gate_proj, self.experts[at].up_proj)
+            ]
+            weights = torch.cat(parts).view(out.shape)
+            self.rounder.scaled(weights, scales.expand(len(out), -1), out)
+
+
+class Trial:
+    """Puts Q(W · s) / s in the place of every quantized balance layer of a mapping.
+
+    Experts are rounded together, in a stack their forward reads; other layers in their own
+    weights, of which ``originals`` are copies.
+    """
+
+    def __init__(
+        self,
+        parent: nn.Module,
+        balance: Sequence[nn.Module],
+        originals: dict[nn.Module, torch.Tensor],
+        runs: ExpertsRuns,
+    ) -> None:
+        quantized = [layer for layer in balance if is_quantized(layer)]
+        found = [_stack(module, set(quantized)) for module in parent.modules() if captures(module)]
+        self._stacks = [stack for stack in found if stack is not None]
+        stacked = {
+            projection
+            for stack in self._stacks
+            for expert in stack.experts
+            for projection in (expert.gate_proj, expert.up_proj)
+        }
+        self._single = [(each, Rounder(args_of(each))) for each in quantized if each not in stacked]
+        self._originals = originals
+        self._runs = runs
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Let the experts' forward read the stacks; afterwards every layer has its own weight."""
+        self._runs.trial = {stack.experts: stack.rounded for stack in self._stacks}
+        try:
+            yield
+        finally:
+            self._runs.trial = {}
+            for layer, _ in self._single:
+                weight_of(layer).copy_(self._originals[layer])
+
+    def set(self, scales: torch.Tensor) -> None:
+        """Take the grid point with these scales [in]."""
+        for stack in self._stacks:
+            stack.set(scales)
+        for layer, rounder in self._single:
+            weight = weight_of(layer)
+            rounder.scaled(self._originals[layer], scales, weight)
+
+
+def _stack(experts: Any, quantized: set[nn.Module]) -> _Stack | None:
+    """A stack for experts whose gates and ups are all rounded alike and have no bias."""
+    members = list(experts)
+    if not all(is_plain(expert) for expert in members):
+        return None
+    projections = [each for expert in members for each in (expert.gate_proj, expert.up_proj)]
+    if not quantized.issuperset(projections) or any(each.bias is not None for each in projections):
+        return None
+    args = args_of(projections[0])
+    if any(args_of(each) != args for each in projections):
+        return None
+    first = weight_of(projections[0])
+    shape = (len(members), 2 * first.shape[0], first.shape[1])
+    return _Stack(experts, Rounder(args), first.new_empty(shape))
