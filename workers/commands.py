@@ -7,6 +7,7 @@ that ``--help`` answers at once.
 
 from __future__ import annotations
 
+import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -26,7 +27,7 @@ from rich.progress import (
 )
 
 from app.console import Json, complain, say, tell, wide
-from app.errors import CalibrantError
+from app.errors import CalibrantError, Conflict
 from app.facets import Facet
 from app.jobs.events import Event, Notice, StepFinished, StepStarted
 from app.jobs.events import Progress as ProgressEvent
@@ -91,16 +92,28 @@ def quantize(
     held_out: Annotated[
         Path | None, typer.Option(help="Rows to measure the error on: a set or a JSONL file.")
     ] = None,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume", help="Go on after the last finished layer of a run that was stopped."
+        ),
+    ] = False,
     threads: Threads = None,
     json: Json = False,
 ) -> None:
-    """Quantize a model with AWQ, export the checkpoint and verify it."""
-    with _refusals(), _beside(out) as directory:
+    """Quantize a model with AWQ, export the checkpoint and verify it.
+
+    Finished layers are kept beside OUT until the checkpoint is whole.
+    """
+    with _refusals():
+        directory = _kept_beside(out, resume)
         spec = _spec(JobKind.QUANTIZE, directory, model, set_, threads=threads)
         spec.recipe, spec.checkpoint = load_recipe(recipe), out.resolve()
         spec.held_out = held_out.resolve() if held_out else None
+        spec.resume = "required" if resume else "never"
         events = out.resolve().with_name(f"{out.name}.events.jsonl")
         result = _run(spec, events)
+        shutil.rmtree(directory)
     if json:
         say({**result.model_dump(mode="json"), "events": str(events)})
         return
@@ -185,7 +198,7 @@ def _run(spec: JobSpec, events: Path | None = None) -> JobResult:
     with _shown_events() as show:
         if events is None:
             return run(spec, show)
-        with events.open("w", encoding="utf-8") as log:
+        with events.open("a" if spec.resume == "required" else "w", encoding="utf-8") as log:
 
             def emit(event: Event) -> None:
                 log.write(event.model_dump_json() + "\n")
@@ -225,13 +238,19 @@ def _working_directory(out: Path | None) -> Iterator[Path]:
         yield Path(directory)
 
 
-@contextmanager
-def _beside(out: Path) -> Iterator[Path]:
-    """A directory for the job's own files on the disk the checkpoint goes to."""
-    parent = out.resolve().parent
-    parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".calibrant-", dir=parent) as directory:
-        yield Path(directory)
+def _kept_beside(out: Path, resume: bool) -> Path:
+    """The directory of a run's own files, on the disk the checkpoint goes to.
+
+    Raises Conflict when a stopped run left one and ``resume`` was not asked for.
+    """
+    directory = out.resolve().with_name(f".{out.name}.calibrant")
+    if not resume and any((directory / "layers").glob("layer-*.json")):
+        raise Conflict(
+            f"A stopped run towards {out} left finished layers in {directory}: go on with "
+            "--resume, or remove that directory to start again."
+        )
+    directory.mkdir(parents=True, exist_ok=True)
+    return directory
 
 
 @contextmanager

@@ -14,6 +14,7 @@ import typer
 
 from app.console import Json, installed, say, tell, wide, write
 from app.jobs import service
+from app.jobs.spec import Resume
 from app.jobs.states import JobKind, JobState
 from app.jobs.views import JobListView, JobRow, JobView, LogView, job_list, job_view, log_view
 from app.recipes.schema import DEFAULT_PRESET
@@ -126,12 +127,28 @@ def cancel(job_id: JobId, json: Json = False) -> None:
 
 @app.command()
 def retry(job_id: JobId, json: Json = False) -> None:
-    """Start a job that ended early again, as a new job."""
+    """Start a job that ended early again, as a new job that takes over finished layers."""
+    _again(job_id, "retry", "if_possible", json)
+
+
+@app.command()
+def resume(job_id: JobId, json: Json = False) -> None:
+    """Go on with a job that ended early; refused where its finished layers cannot be used."""
+    _again(job_id, "resume", "required", json)
+
+
+@app.command()
+def restart(job_id: JobId, json: Json = False) -> None:
+    """Start a job that ended early from its first layer, as a new job."""
+    _again(job_id, "restart", "never", json)
+
+
+def _again(job_id: str, action: str, resume: Resume, json: bool) -> None:
     if server():
-        view = ask("POST", f"/jobs/{job_id}/retry", JobView)
+        view = ask("POST", f"/jobs/{job_id}/{action}", JobView)
     else:
         with installed() as (session, settings):
-            again = service.retry(session, settings, job_id)
+            again = service.retry(session, settings, job_id, resume)
             view = job_view(session, settings, again.id)
     say(view.model_dump(mode="json")) if json else tell(_line(view.job))
 

@@ -41,6 +41,8 @@ class Job(SQLModel, table=True):
     progress_done: int | None = None
     progress_total: int | None = None
     progress_unit: str | None = Field(default=None, max_length=40)
+    progress_detail: str | None = Field(default=None, max_length=80)
+    progress_eta_seconds: float | None = None
     worker_host: str | None = Field(default=None, max_length=255)
     worker_pid: int | None = None
     worker_started: float | None = None

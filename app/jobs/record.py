@@ -11,19 +11,28 @@ from app.checkpoints.service import record_checkpoint
 from app.jobs.events import Event, Finished, Progress, StepStarted
 from app.jobs.models import Job, JobEvent
 from app.jobs.spec import JobResult
+from app.jobs.wording import detail_of
 
 
 def keep(session: Session, job_id: str, number: int, event: Event) -> None:
     """Keep one event: progress on the job's row, everything else as a row of its own."""
     values: dict[str, Any] = {"event_at": event.at}
     if isinstance(event, StepStarted):
-        values |= {"step": event.step.value, "progress_done": None, "progress_total": None}
+        values |= {
+            "step": event.step.value,
+            "progress_done": None,
+            "progress_total": None,
+            "progress_detail": None,
+            "progress_eta_seconds": None,
+        }
     if isinstance(event, Progress):
         values |= {
             "step": event.step.value,
             "progress_done": event.done,
             "progress_total": event.total,
             "progress_unit": event.unit,
+            "progress_detail": detail_of(event),
+            "progress_eta_seconds": event.eta_seconds,
         }
     elif not isinstance(event, Finished):
         step = getattr(event, "step", None)

@@ -115,6 +115,24 @@ def cancel_job(
 def retry_job(
     request: Request, session: SessionDep, settings: SettingsDep, job_id: str
 ) -> Response:
-    """Start a job that ended early again, as a job of its own."""
+    """Start a job that ended early again, as a job of its own that takes over finished layers."""
     again = service.retry(session, settings, job_id)
+    return created(request, f"/jobs/{again.id}", job_view(session, settings, again.id))
+
+
+@router.post("/jobs/{job_id}/resume", response_model=JobView, status_code=201)
+def resume_job(
+    request: Request, session: SessionDep, settings: SettingsDep, job_id: str
+) -> Response:
+    """Go on with a job that ended early; refused where its finished layers cannot be used."""
+    again = service.retry(session, settings, job_id, resume="required")
+    return created(request, f"/jobs/{again.id}", job_view(session, settings, again.id))
+
+
+@router.post("/jobs/{job_id}/restart", response_model=JobView, status_code=201)
+def restart_job(
+    request: Request, session: SessionDep, settings: SettingsDep, job_id: str
+) -> Response:
+    """Start a job that ended early from its first layer, as a job of its own."""
+    again = service.retry(session, settings, job_id, resume="never")
     return created(request, f"/jobs/{again.id}", job_view(session, settings, again.id))

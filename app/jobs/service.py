@@ -24,14 +24,14 @@ from app.errors import Conflict, NotFound, Refused
 from app.jobs.liveness import process_is_alive, this_host
 from app.jobs.models import Job, JobEvent
 from app.jobs.queue import send
-from app.jobs.spec import JobSpec
+from app.jobs.spec import JobSpec, Resume
 from app.jobs.states import FINAL, HELD_BY_WORKER, JobKind, JobState, may_follow
 from app.recipes.schema import PRESETS, Recipe
 from app.settings import Settings
 
 LOST = (
     "The worker that ran this job is gone: it was stopped, or it crashed. "
-    "Nothing that was finished is lost; retry starts the job again."
+    "Nothing that was finished is lost; retry goes on after the last finished layer."
 )
 
 
@@ -191,14 +191,20 @@ def cancel(session: Session, job_id: str) -> Job:
     raise Conflict(f"Job {job_id} is {job.state} already: there is nothing to cancel.")
 
 
-def retry(session: Session, settings: Settings, job_id: str) -> Job:
+def retry(session: Session, settings: Settings, job_id: str, resume: Resume = "if_possible") -> Job:
     """Start a job that ended without success again, as a job of its own.
 
-    Raises Conflict when the job has not ended, or has succeeded.
+    By default it goes on after the last layer the ended one finished; with ``resume="required"``
+    it refuses to start where it cannot, with ``"never"`` it begins at the first layer.
+
+    Raises Conflict when the job has not ended, has succeeded, or, where ``resume`` is required,
+    has finished no layer.
     """
     job = get_job(session, job_id)
     if JobState(job.state) not in FINAL or job.state == JobState.SUCCEEDED:
         raise Conflict(f"Job {job_id} is {job.state}: only a job that ended early is retried.")
+    if resume == "required" and not finished_layers(job):
+        raise Conflict(f"Job {job_id} finished no layer: retry it from the start.")
     again = compose_job(
         session,
         settings,
@@ -208,7 +214,23 @@ def retry(session: Session, settings: Settings, job_id: str) -> Job:
         recipe=job.recipe,
     )
     again.retry_of = job.id
+    if resume != "never":
+        again.spec = {**again.spec, "resume": resume, "layers_from": str(_layers_of(job))}
     return submit(session, settings, again)
+
+
+def finished_layers(job: Job) -> int:
+    """How many layers of an ended job are kept, so that a retry need not do them again."""
+    # The first record is what comes before the layers.
+    return max(0, sum(1 for _ in _layers_of(job).glob("layer-*.json")) - 1)
+
+
+def _layers_of(job: Job) -> Path:
+    """Where a job's finished layers are: its own, or those it was to go on from."""
+    spec = JobSpec.model_validate(job.spec)
+    if spec.layers_from is None or any(spec.layers_directory.glob("layer-*.json")):
+        return spec.layers_directory
+    return spec.layers_from
 
 
 def is_any_held(session: Session) -> bool:

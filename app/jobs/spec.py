@@ -15,6 +15,8 @@ from app.calibration.spec import SetSpec
 from app.jobs.states import STEPS, JobKind, Step
 from app.recipes.schema import Recipe
 
+Resume = Literal["never", "if_possible", "required"]
+
 
 class JobSpec(BaseModel):
     """Everything a job needs. Paths are absolute.
@@ -22,9 +24,9 @@ class JobSpec(BaseModel):
     ``calibration`` is a composition to build, or the path of a built set or a JSONL file;
     ``held_out`` likewise, used by the evaluation alone.
 
-    ``layers`` is where finished layers are kept, by default inside the job's directory; with
-    ``resume`` the ones there are used: ``required`` refuses when they were made of something
-    else, ``if_possible`` then starts again and says so, ``never`` starts again.
+    Finished layers are kept inside the job's directory. With ``resume`` those that are there, or
+    else those in ``layers_from`` of an earlier job, are used: ``required`` refuses when they were
+    made of something else, ``if_possible`` then starts again and says so, ``never`` starts again.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -38,15 +40,15 @@ class JobSpec(BaseModel):
     held_out: SetSpec | Path | None = None
     recipe: Recipe | None = None
     checkpoint: Path | None = None
-    layers: Path | None = None
-    resume: Literal["never", "if_possible", "required"] = "never"
+    layers_from: Path | None = None
+    resume: Resume = "never"
     seed: int = 0
     threads: int | None = Field(default=None, ge=1)
 
     @property
     def layers_directory(self) -> Path:
         """Where finished layers are kept."""
-        return self.layers or self.directory / "layers"
+        return self.directory / "layers"
 
     @property
     def steps(self) -> tuple[Step, ...]:

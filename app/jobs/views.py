@@ -46,6 +46,8 @@ class JobRow(BaseModel):
     progress_done: int | None
     progress_total: int | None
     progress_unit: str | None
+    progress_detail: str | None
+    progress_eta_seconds: float | None
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
@@ -81,6 +83,8 @@ class StepView(BaseModel):
     total: int | None = None
     unit: str | None = None
     share: float | None = None
+    detail: str | None = None
+    eta_seconds: float | None = None
     seconds: float | None = None
     figures: dict[str, Any] = {}
     in_words: list[str] = []
@@ -105,6 +109,7 @@ class JobView(BaseModel):
     jobs_before: int
     can_cancel: bool
     can_retry: bool
+    finished_layers: int
     has_coverage: bool
     has_errors: bool
     has_checkpoint: bool
@@ -169,6 +174,7 @@ def job_view(session: Session, settings: Settings, job_id: str) -> JobView:
         jobs_before=_jobs_before(session, job) if row.state is JobState.QUEUED else 0,
         can_cancel=row.state in {JobState.QUEUED, JobState.STARTING, JobState.RUNNING},
         can_retry=row.is_final and row.state is not JobState.SUCCEEDED,
+        finished_layers=service.finished_layers(job),
         has_coverage=(directory / "coverage.npz").is_file(),
         has_errors=(directory / "layers.json").is_file(),
         has_checkpoint=bool(job.result and job.result.get("verification")),
@@ -223,6 +229,7 @@ def _step(
     if row.step is step and row.progress_total:
         view.done, view.total, view.unit = row.progress_done, row.progress_total, row.progress_unit
         view.share = min(1.0, (row.progress_done or 0) / row.progress_total)
+        view.detail, view.eta_seconds = row.progress_detail, row.progress_eta_seconds
     return view
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from app.formatting import counted, fixed, integer, number, size
+from app.jobs.events import Progress
 
 Figures = Mapping[str, Any]
 
@@ -62,3 +63,14 @@ def _plain(figure: Any) -> str:
             return number(figure)
         case _:
             return str(figure)
+
+
+def detail_of(progress: Progress) -> str | None:
+    """What is at work within a step, in words."""
+    if progress.layer is None:
+        return None
+    if not progress.batches:
+        return f"layer {progress.layer}"
+    if progress.batch == progress.batches:
+        return f"layer {progress.layer}: searching scales"
+    return f"layer {progress.layer}: batch {progress.batch} of {progress.batches}"

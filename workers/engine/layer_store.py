@@ -99,6 +99,26 @@ class LayerStore:
             )
         return self.finished()
 
+    @property
+    def was_opened(self) -> bool:
+        """Whether an earlier run began to keep records here."""
+        return self.directory is not None and (self.directory / STATE).is_file()
+
+    def adopt(self, earlier: Path) -> None:
+        """Take over the records of another directory, as links to the same files: a record is
+        never changed, so both may use it."""
+        assert self.directory is not None
+        if not (earlier / STATE).is_file():
+            return
+        self.directory.mkdir(parents=True, exist_ok=True)
+        for file in sorted(earlier.glob("layer-*")):
+            os.link(file, self.directory / file.name)
+        os.link(earlier / STATE, self.directory / STATE)
+
+    def layers(self, records: int) -> int:
+        """How many decoder layers the first ``records`` records hold."""
+        return sum(len(self.load(number).layers) for number in range(records))
+
     def finished(self) -> int:
         """How many records there are, from the first one on without a gap."""
         if self.directory is None:

@@ -8,6 +8,7 @@ from app.jobs.events import Emit, StepFinished, StepStarted
 from app.jobs.spec import JobResult, JobSpec
 from workers.engine.artifacts import write_model
 from workers.engine.device import set_threads
+from workers.engine.resuming import drop_layers
 from workers.engine.steps import STEP_FUNCTIONS, Run
 
 
@@ -29,4 +30,5 @@ def run(spec: JobSpec, emit: Emit) -> JobResult:
     job.result.seconds = time.perf_counter() - wall
     job.result.cpu_seconds = time.process_time() - cpu
     write_model(spec.directory / "result.json", job.result)
+    drop_layers(spec)
     return job.result

@@ -107,10 +107,12 @@ class Layerwise:
         self.store.save(number, LayerRecord(scales, done.packed, reports, done.modules, events))
         self.progress()
 
-    def progress(self, layer: int | None = None, batch: int = 0, batches: int = 0) -> None:
-        """Tell how far the step is, at most once a second while a layer is at work."""
+    def progress(
+        self, layer: int | None = None, batch: int = 0, batches: int = 0, at_once: bool = True
+    ) -> None:
+        """Tell how far the step is; ``at_once`` or once a second."""
         now = time.monotonic()
-        if layer is not None and now - self._told < TELL_SECONDS:
+        if not at_once and now - self._told < TELL_SECONDS:
             return
         self._told = now
         left = self.layers - len(self.reports)
@@ -215,7 +217,7 @@ def _calibrate(run: Layerwise, number: int, stretch: _Stretch) -> None:
         session.state.current_batch_idx = batch
         stretch.forward(inputs)
         if layer is not None:
-            run.progress(layer, batch + 1, stretch.batches)
+            run.progress(layer, batch + 1, stretch.batches, at_once=batch + 1 == stretch.batches)
     LifecycleCallbacks.sequential_epoch_end(stretch.modules)
     run.close(number, _output_error(stretch) if layer is not None else None)
 

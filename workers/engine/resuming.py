@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+from pathlib import Path
 
 import torch
 from transformers import PreTrainedModel
 
 from app.errors import ResumeRefused
 from app.jobs.events import Emit, Notice
-from app.jobs.spec import JobSpec
+from app.jobs.spec import JobSpec, Resume
 from app.jobs.states import Step
 from workers.engine.calibration_rows import CalibrationRows
 from workers.engine.layer_store import Fingerprint, LayerStore
@@ -42,8 +43,11 @@ def fingerprint(
     )
 
 
-def open_store(store: LayerStore, current: Fingerprint, resume: str, emit: Emit) -> int:
-    """How many finished layers this run starts with: see ``JobSpec.resume``.
+def open_store(
+    store: LayerStore, current: Fingerprint, resume: Resume, earlier: Path | None, emit: Emit
+) -> int:
+    """How many finished layers this run starts with: see ``JobSpec``, whose ``layers_from`` is
+    ``earlier``.
 
     Raises ResumeRefused when ``resume`` is ``required`` and they were made of something else.
     """
@@ -52,6 +56,8 @@ def open_store(store: LayerStore, current: Fingerprint, resume: str, emit: Emit)
         return 0
     if resume == "never":
         shutil.rmtree(directory, ignore_errors=True)
+    elif earlier is not None and not store.was_opened:
+        store.adopt(earlier)
     try:
         finished = store.open(current)
     except ResumeRefused as error:
@@ -60,10 +66,22 @@ def open_store(store: LayerStore, current: Fingerprint, resume: str, emit: Emit)
         emit(Notice(step=Step.QUANTIZE, level="warning", message=error.sentence))
         shutil.rmtree(directory)
         finished = store.open(current)
-    if finished:
-        message = f"{finished:,} finished parts of the model are taken from the earlier run."
+    if layers := store.layers(finished):
+        message = f"{layers:,} finished layers are taken over from the earlier run."
         emit(Notice(step=Step.QUANTIZE, message=message))
     return finished
+
+
+def drop_layers(spec: JobSpec) -> None:
+    """Remove the finished layers of a job that succeeded, and of those it went on from."""
+    shutil.rmtree(spec.layers_directory, ignore_errors=True)
+    earlier = spec.layers_from
+    while earlier is not None:
+        shutil.rmtree(earlier, ignore_errors=True)
+        written = earlier.parent / "spec.json"
+        if not written.is_file():
+            return
+        earlier = JobSpec.model_validate_json(written.read_bytes()).layers_from
 
 
 def _device_kind(device: torch.device) -> str:

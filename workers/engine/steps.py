@@ -236,7 +236,9 @@ def _quantized(run: Run, rows: CalibrationRows, recipe: Recipe, tokens: int) -> 
     batches = pack_for(model, rows.rows, tokens)
     torch.manual_seed(spec.seed)
     store = LayerStore(spec.layers_directory, plan.scheme)
-    finished = open_store(store, fingerprint(spec, rows, model, tokens), spec.resume, run.emit)
+    finished = open_store(
+        store, fingerprint(spec, rows, model, tokens), spec.resume, spec.layers_from, run.emit
+    )
     dtypes = stored_dtypes(model, plan, spec.model)
     tokenizer = load_tokenizer(spec.model)
     return quantize(model, tokenizer, plan, batches, dtypes, run.emit, store, finished)
