@@ -74,6 +74,14 @@ corpus: install ## Make demo/corpus again from CORPUS
 demo-model: install ## Train demo/model again, with the same seed (half an hour)
 	$(BIN)/python -m scripts.train_demo_model
 
+.PHONY: bench-engine
+bench-engine: install ## Stock AWQ against ours: CPU time, cached activations, weights
+	$(BIN)/python -m bench.engine $(ARGS)
+
+.PHONY: kill-table
+kill-table: install ## Kill a run at 20 random moments, resume, compare every file
+	$(BIN)/python -m bench.kill_table $(ARGS)
+
 .PHONY: screenshots
 screenshots: install services ## Pictures of every page, light and dark, wide and phone
 	$(BIN)/python -m scripts.screenshots

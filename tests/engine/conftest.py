@@ -86,7 +86,7 @@ def saved(folder: Path) -> Callable[[str], Path]:
     def directory_of(name: str) -> Path:
         directory = folder / "float32" / name
         if not directory.exists():
-            make = {**tiny_models.MOE, **tiny_models.DENSE}[name]
+            make = {**tiny_models.MOE, **tiny_models.DENSE, **tiny_models.FUSED}[name]
             tiny_models.save(tiny_models.tiny_model(make()), directory)
         return directory
 

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import pytest
 
-from tests.engine.tiny_models import DENSE, MOE, tiny_model
+from tests.engine.tiny_models import DENSE, FUSED, MOE, tiny_model
 from workers.engine.architecture import layer_index, layer_name_of, moe_layers
 from workers.engine.loading import linearize
 
+DENSE_FIRST = {"qwen3_moe", "glm4_moe", "deepseek_v3", "ernie4_5_moe"}
+TOP_K = 2
 
-@pytest.mark.parametrize("name", MOE)
+
+@pytest.mark.parametrize("name", [*MOE, *FUSED])
 @pytest.mark.parametrize("linear", [False, True])
 def test_every_mixture_is_found_with_its_router(name: str, linear: bool) -> None:
-    config = MOE[name]()
+    config = {**MOE, **FUSED}[name]()
     model = tiny_model(config)
     layers = moe_layers(linearize(model) if linear else model)
-    dense_first = name == "qwen3_moe"
-    assert [layer.index for layer in layers] == ([1] if dense_first else [0, 1])
+    assert [layer.index for layer in layers] == ([1] if name in DENSE_FIRST else [0, 1])
     for layer in layers:
-        assert layer.top_k == config.num_experts_per_tok
+        assert layer.top_k == TOP_K
         router = model.get_submodule(layer.router_name)
         assert router.weight.shape == (layer.experts, config.hidden_size)
         assert layer.layer_name == f"model.layers.{layer.index}"

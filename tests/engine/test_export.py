@@ -15,14 +15,24 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from transformers import PreTrainedModel
 
-from app.errors import CheckpointRefused, DiskFull
-from app.recipes.schema import EXPERTS, LINEARS, PRESETS, Group, Recipe
+from app.errors import CheckpointRefused, DiskFull, ModelRefused
+from app.recipes.schema import ATTENTION, EXPERTS, LINEARS, PRESETS, Group, Recipe
 from tests.engine.conftest import Job
-from tests.engine.tiny_models import DENSE, MOE, rows_of, tiny_tokenizer
+from tests.engine.tiny_models import (
+    DENSE,
+    FUSED,
+    MOE,
+    mixtral,
+    rows_of,
+    save,
+    tiny_model,
+    tiny_tokenizer,
+)
 from workers.engine.batches import pack
 from workers.engine.export import export
-from workers.engine.loading import linearize, load_model
+from workers.engine.loading import linearize, load_checkpoint, load_model
 from workers.engine.manifest import MANIFEST, described, read_manifest
+from workers.engine.preflight import refuse_unfit
 from workers.engine.quantization import Quantized, plan_of, quantize
 from workers.engine.safetensors_files import INDEX
 from workers.engine.steps import stored_dtypes
@@ -221,3 +231,68 @@ def test_a_full_disk_is_a_sentence_and_leaves_nothing(
     with pytest.raises(DiskFull, match="free some space"):
         export(model, done, job.spec.model, "s", small_disk / "checkpoint")
     assert list(small_disk.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", FUSED)
+def test_fused_experts_are_refused_before_the_work_and_attention_is_not(
+    saved: Callable[[str], Path], tmp_path: Path, name: str
+) -> None:
+    directory = saved(name)
+    with pytest.raises(ModelRefused, match="leave the experts out of the recipe's targets"):
+        refuse_unfit(directory, recipe_for(EXPERTS))
+    refuse_unfit(directory, recipe_for(ATTENTION))
+    model, done = quantized(directory, recipe_for(ATTENTION))
+    checkpoint = export(model, done, directory, "s", tmp_path / "checkpoint").directory
+    found = verify(checkpoint, directory)
+    assert (found.ok, found.problems) == (True, [])
+    with torch.no_grad():
+        ours, theirs = model(IDS).logits, load_model(checkpoint)(IDS).logits
+    torch.testing.assert_close(theirs, ours, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("changes", "dtype"),
+    [
+        ({"num_local_experts": 1, "num_experts_per_tok": 1}, torch.float32),
+        ({"num_hidden_layers": 1}, torch.float32),
+        ({"tie_word_embeddings": True}, torch.float32),
+        ({}, torch.bfloat16),
+        ({}, torch.float16),
+    ],
+    ids=["one expert", "one layer", "tied embeddings", "bfloat16", "float16"],
+)
+def test_unusual_sources(tmp_path: Path, changes: dict[str, object], dtype: torch.dtype) -> None:
+    directory = save(tiny_model(mixtral(**changes), dtype), tmp_path / "source")
+    model, done = quantized(directory, recipe_for(EXPERTS))
+    checkpoint = export(model, done, directory, "s", tmp_path / "checkpoint").directory
+    found = verify(checkpoint, directory)
+    assert (found.ok, found.problems) == (True, [])
+    assert ("lm_head.weight" in tensors_of(checkpoint)) is not changes.get("tie_word_embeddings")
+    with torch.no_grad():
+        ours = model(IDS).logits
+        theirs = load_checkpoint(checkpoint, torch.float32)(IDS).logits
+    torch.testing.assert_close(theirs, ours, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", MOE)
+def test_engines_resolve_every_module_by_the_checkpoints_names(
+    saved: Callable[[str], Path], tmp_path: Path, name: str
+) -> None:
+    """As vLLM and SGLang do it: a module is quantized when a target matches its name in the
+    checkpoint and ``ignore`` does not."""
+    directory = saved(name)
+    model, done = quantized(directory, recipe_for(EXPERTS))
+    checkpoint = export(model, done, directory, "s", tmp_path / "checkpoint").directory
+    config = json.loads((checkpoint / "config.json").read_text())["quantization_config"]
+    targets = [t for group in config["config_groups"].values() for t in group["targets"]]
+    for tensor in tensors_of(checkpoint):
+        module, _, leaf = tensor.rpartition(".")
+        wanted = any(re.match(t.removeprefix("re:"), module) for t in targets)
+        left_alone = any(
+            module == each or (each.startswith("re:") and re.match(each[3:], module))
+            for each in config["ignore"]
+        )
+        if leaf in {"weight_packed", "weight_scale", "weight_shape"}:
+            assert (wanted, left_alone) == (True, False), module
+        else:
+            assert not wanted or left_alone, module

@@ -9,7 +9,7 @@ from transformers import PreTrainedModel
 
 from app.errors import RecipeRefused
 from app.recipes.schema import ATTENTION, EXPERTS, LINEARS, Group, Recipe
-from tests.engine.tiny_models import DENSE, MOE, rows_of, tiny_model
+from tests.engine.tiny_models import DENSE, FUSED, MOE, rows_of, tiny_model
 from workers.engine import mappings as mappings_module
 from workers.engine.architecture import moe_layers
 from workers.engine.batches import hidden_states, pack
@@ -18,6 +18,14 @@ from workers.engine.mappings import TreeMapping, common_parent, tree_mappings
 from workers.engine.readers import norm_readers, scales_through
 from workers.engine.routing import routed_tokens
 from workers.engine.targets import quantized_modules
+
+SHARED_EXPERTS = ("shared_experts.gate_proj", "shared_experts.up_proj")
+OTHER_READERS = {
+    "qwen2_moe": ("shared_expert.gate_proj", "shared_expert.up_proj", "shared_expert_gate"),
+    "glm4_moe": SHARED_EXPERTS,
+    "deepseek_v3": SHARED_EXPERTS,
+    "ernie4_5_moe": SHARED_EXPERTS,
+}
 
 
 def mappings_of(model: PreTrainedModel, *targets: str) -> list[TreeMapping]:
@@ -31,8 +39,10 @@ def smooth(model: PreTrainedModel, mapping: TreeMapping, seed: int) -> None:
     first = model.get_submodule(mapping.balance[0]).weight
     generator = torch.Generator().manual_seed(seed)
     scales = torch.rand(first.shape[1], generator=generator) * 1.5 + 0.25
-    weight = model.get_submodule(mapping.smooth).weight
-    weight.div_(scales if weight.ndim == 1 else scales[:, None])
+    smoothed = model.get_submodule(mapping.smooth)
+    smoothed.weight.div_(scales if smoothed.weight.ndim == 1 else scales[:, None])
+    if getattr(smoothed, "bias", None) is not None:
+        smoothed.bias.div_(scales)
     for name in mapping.balance:
         model.get_submodule(name).weight.mul_(scales)
 
@@ -67,12 +77,7 @@ def test_the_router_is_first_and_every_reader_is_balanced(name: str) -> None:
         assert mapping.balance[0] == layer.router_name
         assert experts <= set(mapping.balance)
         others = set(mapping.balance) - experts - {layer.router_name}
-        shared = f"{layer.block_name}.shared_expert"
-        assert others == (
-            {f"{shared}.gate_proj", f"{shared}.up_proj", f"{shared}_gate"}
-            if name == "qwen2_moe"
-            else set()
-        )
+        assert others == {f"{layer.block_name}.{reader}" for reader in OTHER_READERS.get(name, ())}
         assert (mapping.parent, mapping.token_wise) == (layer.block_name, True)
 
 
@@ -89,10 +94,13 @@ def test_every_expert_has_its_up_to_down(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "target"),
-    [*((name, EXPERTS) for name in MOE), *((name, LINEARS) for name in (*MOE, *DENSE))],
+    [
+        *((name, EXPERTS) for name in (*MOE, *FUSED)),
+        *((name, LINEARS) for name in (*MOE, *FUSED, *DENSE)),
+    ],
 )
 def test_smoothing_changes_no_output_and_no_expert(name: str, target: str) -> None:
-    model = linearize(tiny_model({**MOE, **DENSE}[name]()))
+    model = linearize(tiny_model({**MOE, **FUSED, **DENSE}[name]()))
     found = mappings_of(model, target)
     (batch,) = pack(rows_of(40), 64)
     with torch.no_grad():

@@ -81,5 +81,5 @@ def test_an_experts_recipe_on_a_dense_model_is_refused(tmp_path: Path) -> None:
 
 def test_fused_sources_are_refused_before_the_work(tmp_path: Path) -> None:
     directory = save(tiny_model(granite_moe()), tmp_path / "granite")
-    with pytest.raises(ModelRefused, match="keeps several weights in one tensor"):
+    with pytest.raises(ModelRefused, match="keeps the experts of a layer in one tensor"):
         refuse_unfit(directory, recipe_of(experts()))

@@ -12,10 +12,16 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
     AutoModelForCausalLM,
+    DeepseekV3Config,
+    Ernie4_5_MoeConfig,
+    Glm4MoeConfig,
+    GptOssConfig,
     GraniteMoeConfig,
     LlamaConfig,
     MiniMaxM2Config,
     MixtralConfig,
+    OlmoeConfig,
+    PhimoeConfig,
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerFast,
@@ -44,6 +50,16 @@ SHARED = {
     "eos_token_id": 1,
 }
 
+WITHOUT_HEAD = {key: value for key, value in SHARED.items() if key != "head_dim"}
+LEADING_DENSE = {
+    "intermediate_size": 96,
+    "moe_intermediate_size": 32,
+    "n_routed_experts": 8,
+    "num_experts_per_tok": 2,
+    "n_shared_experts": 1,
+    "first_k_dense_replace": 1,
+}
+
 
 def minimax_m2(**changes: object) -> PreTrainedConfig:
     """MiniMax-M2: sigmoid scores with a correction bias, checkpoint names w1, w2, w3."""
@@ -59,9 +75,10 @@ def minimax_m2(**changes: object) -> PreTrainedConfig:
     )
 
 
-def mixtral() -> PreTrainedConfig:
+def mixtral(**changes: object) -> PreTrainedConfig:
     """Mixtral: softmax router, checkpoint names w1, w2, w3."""
-    return MixtralConfig(**SHARED, intermediate_size=32, num_local_experts=4, num_experts_per_tok=2)
+    sizes = {"intermediate_size": 32, "num_local_experts": 4, "num_experts_per_tok": 2}
+    return MixtralConfig(**{**SHARED, **sizes, **changes})
 
 
 def qwen3_moe() -> PreTrainedConfig:
@@ -74,19 +91,57 @@ def qwen3_moe() -> PreTrainedConfig:
 
 def qwen2_moe() -> PreTrainedConfig:
     """Qwen2-MoE: a shared expert with a gate of its own reads the norm too."""
-    changes = {k: v for k, v in SHARED.items() if k != "head_dim"}
     return Qwen2MoeConfig(
-        **changes, intermediate_size=96, moe_intermediate_size=32, num_experts=4,
+        **WITHOUT_HEAD, intermediate_size=96, moe_intermediate_size=32, num_experts=4,
         num_experts_per_tok=2, shared_expert_intermediate_size=64,
     )  # fmt: skip
 
 
 def granite_moe() -> PreTrainedConfig:
     """Granite-MoE: its checkpoints keep the experts fused."""
-    changes = {k: v for k, v in SHARED.items() if k != "head_dim"}
     return GraniteMoeConfig(
-        **changes, intermediate_size=32, num_local_experts=4, num_experts_per_tok=2
+        **WITHOUT_HEAD, intermediate_size=32, num_local_experts=4, num_experts_per_tok=2
     )
+
+
+def gpt_oss() -> PreTrainedConfig:
+    """gpt-oss: fused experts with biases and a clamped up, attention with sinks of its own."""
+    return GptOssConfig(**SHARED, intermediate_size=32, num_local_experts=4, num_experts_per_tok=2)
+
+
+def olmoe() -> PreTrainedConfig:
+    """OLMoE: norms over the whole query and key."""
+    return OlmoeConfig(**WITHOUT_HEAD, intermediate_size=32, num_experts=4, num_experts_per_tok=2)
+
+
+def glm4_moe() -> PreTrainedConfig:
+    """GLM-4-MoE: a leading dense layer, a shared expert, sigmoid scores with a bias."""
+    return Glm4MoeConfig(
+        **SHARED, **LEADING_DENSE, n_group=1, topk_group=1, partial_rotary_factor=0.5
+    )
+
+
+def deepseek_v3() -> PreTrainedConfig:
+    """DeepSeek-V3: latent attention, routing limited to groups, a leading dense layer."""
+    return DeepseekV3Config(
+        **{**WITHOUT_HEAD, "num_key_value_heads": 4}, **LEADING_DENSE, n_group=4, topk_group=2,
+        q_lora_rank=32, kv_lora_rank=32, qk_nope_head_dim=16, qk_rope_head_dim=16, v_head_dim=16,
+    )  # fmt: skip
+
+
+def phimoe() -> PreTrainedConfig:
+    """PhiMoE: layer norms with a bias, a sparse mixer as router, checkpoint names w1, w2, w3."""
+    return PhimoeConfig(
+        **WITHOUT_HEAD, intermediate_size=32, num_local_experts=4, num_experts_per_tok=2
+    )
+
+
+def ernie4_5_moe() -> PreTrainedConfig:
+    """ERNIE 4.5: stands for an architecture nobody thought of when the engine was written."""
+    return Ernie4_5_MoeConfig(
+        **WITHOUT_HEAD, intermediate_size=96, moe_intermediate_size=32, moe_num_experts=8, moe_k=2,
+        moe_num_shared_experts=1, moe_layer_start_index=1,
+    )  # fmt: skip
 
 
 def llama() -> PreTrainedConfig:
@@ -104,7 +159,14 @@ MOE: dict[str, Callable[[], PreTrainedConfig]] = {
     "mixtral": mixtral,
     "qwen3_moe": qwen3_moe,
     "qwen2_moe": qwen2_moe,
+    "olmoe": olmoe,
+    "glm4_moe": glm4_moe,
+    "deepseek_v3": deepseek_v3,
+    "phimoe": phimoe,
+    "ernie4_5_moe": ernie4_5_moe,
 }
+# Their checkpoints keep the experts of a layer in one tensor.
+FUSED: dict[str, Callable[[], PreTrainedConfig]] = {"gpt_oss": gpt_oss, "granite_moe": granite_moe}
 DENSE: dict[str, Callable[[], PreTrainedConfig]] = {"llama": llama, "qwen3": qwen3}
 
 

@@ -39,8 +39,9 @@ class CheckpointNames:
         name = self.source_of.get(f"{module}.weight")
         if name is None:
             raise ModelRefused(
-                f"The checkpoint has no tensor of its own for {module}: it keeps several weights "
-                "in one tensor, so there is no name to write the packed weight under."
+                f"The checkpoint has no tensor of its own for {module}: it keeps the experts of a "
+                "layer in one tensor, for which serving engines know no packed form, so leave the "
+                "experts out of the recipe's targets (its attention can be quantized)."
             )
         return name
 

@@ -29,7 +29,7 @@ hush()
 
 from llmcompressor.modifiers.transform.awq.mappings import ResolvedMapping  # noqa: E402
 
-GRAM_BYTES = 1 << 22
+GRAM_BYTES = 1 << 20
 
 Means = Callable[[list[nn.Module]], torch.Tensor]
 
@@ -88,7 +88,7 @@ class ExpertsSearch:
             added = topped_up(inputs, counts, choice.floor, self._scores())
         self.not_finite.clear()
         found: list[Searched] = []
-        for members in self._groups():
+        for members in self.groups():
             gathered = down_statistics(self.experts, members, inputs, choice, added)
             found.extend(self._search(members, list(gathered), grid, means))
         return found
@@ -101,7 +101,7 @@ class ExpertsSearch:
             normalised=self._softmax,
         )
 
-    def _groups(self) -> Iterator[list[int]]:
+    def groups(self) -> Iterator[list[int]]:
         """Experts that are searched together: alike, and few enough for their Gram matrices."""
         alike: dict[tuple[Any, ...], list[int]] = defaultdict(list)
         for number, mapping in self.members.items():

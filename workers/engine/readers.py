@@ -51,20 +51,26 @@ class _Probe:
             self.norm_of_storage[_storage(output)] = name
 
     def note_input(self, name: str, module: nn.Module, tensors: list[torch.Tensor]) -> None:
-        for norm in {self.norm_of_storage.get(_storage(tensor)) for tensor in tensors}:
+        channels = {
+            self.norm_of_storage.get(_storage(tensor)): tensor.shape[-1] for tensor in tensors
+        }
+        for norm, size in channels.items():
             if norm is None:
                 continue
-            kind = self._kind(name, module)
+            kind = self._kind(name, module, size)
             if kind is not None and name not in (known := kind.setdefault(norm, [])):
                 known.append(name)
 
-    def _kind(self, name: str, module: nn.Module) -> dict[str, list[str]] | None:
+    def _kind(self, name: str, module: nn.Module, channels: int) -> dict[str, list[str]] | None:
         if name in self.experts:
             return self.readers.experts
         own = dict(module.named_parameters(recurse=False))
         if "weight" in own and own["weight"].ndim == 2:
             return self.readers.linears
-        return self.readers.unknown if own else None
+        # What has no dimension of the input's size does not act on its channels: the attention
+        # of gpt-oss has a sink a head.
+        acts = any(channels in parameter.shape for parameter in own.values())
+        return self.readers.unknown if acts else None
 
 
 @torch.no_grad()
