@@ -33,6 +33,7 @@ from app.jobs.events import Event, Notice, StepFinished, StepStarted
 from app.jobs.events import Progress as ProgressEvent
 from app.jobs.spec import JobResult, JobSpec
 from app.jobs.states import JobKind
+from app.jobs.wording import preflight_in_words
 from app.recipes.schema import DEFAULT_PRESET, load_recipe
 
 if TYPE_CHECKING:
@@ -81,6 +82,32 @@ def coverage(
     )
     if document["note"]:
         tell(document["note"])
+
+
+@app.command()
+def preflight(
+    model: Model,
+    recipe: Annotated[str, typer.Option(help="A preset's slug or a YAML file.")] = DEFAULT_PRESET,
+    set_: Annotated[
+        Path | None, typer.Option("--set", help="A built set's directory, or a JSONL file.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Where the checkpoint would go.")] = None,
+    threads: Threads = None,
+    json: Json = False,
+) -> None:
+    """Say what a job would do and need, without loading a weight. Exits 2 when it cannot run."""
+    with _refusals():
+        from workers.engine.device import set_threads
+        from workers.engine.preflight import preflight as look
+
+        set_threads(threads)
+        found = look(model, load_recipe(recipe), set_, out)
+    if json:
+        say(found.model_dump(mode="json"))
+    else:
+        tell(*preflight_in_words(found))
+    if not found.ok:
+        raise typer.Exit(2)
 
 
 @app.command()

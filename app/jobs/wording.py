@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from app.formatting import counted, fixed, integer, number, size
+from app.formatting import counted, duration, fixed, integer, number, size
 from app.jobs.events import Progress
+from app.jobs.preflight import Preflight
 
 Figures = Mapping[str, Any]
 
@@ -74,3 +75,25 @@ def detail_of(progress: Progress) -> str | None:
     if progress.batch == progress.batches:
         return f"layer {progress.layer}: searching scales"
     return f"layer {progress.layer}: batch {progress.batch} of {progress.batches}"
+
+
+def preflight_in_words(found: Preflight) -> list[str]:
+    """A preflight, line by line."""
+    assumed = " (assumed)" if found.tokens_assumed else ""
+    groups = ", ".join(f"{integer(n)} {name}" for name, n in found.modules_by_group.items())
+    lines = [
+        *(f"refused: {sentence}" for sentence in found.errors),
+        *(f"note: {sentence}" for sentence in found.warnings),
+        *(f"{each.pattern}: {counted(each.matches, 'module')}" for each in found.targets),
+        f"quantized: {groups or 'nothing'}",
+        *(f"left alone: {integer(n)} {kind}" for kind, n in found.unquantized.items()),
+        *(f"smoothed: {integer(n)} {kind}" for kind, n in found.mappings_by_kind.items()),
+    ]
+    if found.disk_bytes:
+        lines += [
+            f"tokens: {integer(found.tokens)}{assumed}",
+            f"memory: {size(found.ram_bytes)} on a CPU, {size(found.vram_bytes)} on an accelerator",
+            f"disk: {size(found.disk_bytes)}, the checkpoint {size(found.checkpoint_bytes)} of it",
+            f"time: about {duration(found.seconds)} on this machine",
+        ]
+    return [*lines, "The job can run." if found.ok else "The job cannot run."]

@@ -107,3 +107,29 @@ def test_stdout_has_the_document_alone(source: Path, rows_file: Path) -> None:
                str(rows_file), "--json"]  # fmt: skip
     done = subprocess.run(command, capture_output=True, check=True)
     assert json.loads(done.stdout)["top_k"] == 2
+
+
+def test_preflight(source: Path, rows_file: Path, tmp_path: Path) -> None:
+    found = document(call("preflight", "--model", source, "--set", rows_file, "--json"))
+    assert found["ok"] is True
+    assert found["targets"][0]["matches"] == found["quantized_modules"] == 48
+    said = call("preflight", "--model", source, "--set", rows_file)
+    assert "The job can run." in said.stdout
+    assert "smoothed: 16 model.layers.*.mlp.experts.*.up_proj" in said.stdout
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("{name: r, groups: [{name: g, targets: ['.*nothing$']}]}", encoding="utf-8")
+    refused = call("preflight", "--model", source, "--recipe", recipe, "--json")
+    assert refused.exit_code == 2
+    assert "matches no Linear module" in json.loads(refused.stdout)["errors"][0]
+
+
+def test_a_stopped_run_is_not_overwritten_by_accident(
+    source: Path, rows_file: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "quantized"
+    layers = tmp_path / ".quantized.calibrant" / "layers"
+    layers.mkdir(parents=True)
+    (layers / "layer-0000.json").write_text("{}", encoding="utf-8")
+    refused = call("quantize", "--model", source, "--set", rows_file, "--out", out)
+    assert refused.exit_code == 2
+    assert "go on with --resume" in refused.stderr

@@ -55,9 +55,9 @@ def read_config(directory: Path) -> dict[str, Any]:
     return config
 
 
-def refuse_unusable_source(directory: Path) -> None:
+def refuse_unusable_source(directory: Path, weights: bool = True) -> None:
     """Raise ModelRefused when the directory cannot be a source: not a model, quantized already,
-    or weights in another format than safetensors."""
+    or, where ``weights`` are looked for, none in safetensors."""
     config = read_config(directory)
     quantization = config.get("quantization_config")
     if quantization:
@@ -65,7 +65,8 @@ def refuse_unusable_source(directory: Path) -> None:
         raise ModelRefused(
             f"{directory} is quantized already ({method}): give the checkpoint it was made from."
         )
-    refuse_without_safetensors(directory)
+    if weights:
+        refuse_without_safetensors(directory)
 
 
 def refuse_without_safetensors(directory: Path) -> None:

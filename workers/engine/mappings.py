@@ -15,6 +15,7 @@ layer by layer does not.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -99,7 +100,7 @@ def _is_token_wise(model: PreTrainedModel, parent: str, moe: Sequence[MoeLayer])
 
 
 def _product_mappings(model: PreTrainedModel, quantized: frozenset[str]) -> Iterator[TreeMapping]:
-    proportional: dict[str, bool] = {}
+    proportional: dict[object, bool] = {}
     for name, module in model.named_modules():
         for first, last in (("up_proj", "down_proj"), ("v_proj", "o_proj")):
             smooth, balance = f"{name}.{first}", f"{name}.{last}"
@@ -108,7 +109,9 @@ def _product_mappings(model: PreTrainedModel, quantized: frozenset[str]) -> Iter
                 continue
             if not _linears_agree(module, first, last):
                 continue
-            kind = name.rpartition(".")[0] if name.rpartition(".")[2].isdigit() else name
+            # Blocks of one class, place and shape answer alike: one of them is tried.
+            place = re.sub(r"\d+", "N", name)
+            kind = (type(module), place, first, getattr(module, first).weight.shape)
             if kind not in proportional:
                 proportional[kind] = _is_proportional(module, first, last)
             if proportional[kind]:

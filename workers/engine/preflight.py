@@ -1,21 +1,51 @@
-"""What can be refused before any weight is loaded: on the meta device, from names and shapes."""
+"""What a job will do and need, and whether it can, before any weight is loaded.
+
+Everything is read on the meta device, from names and shapes: a model of 228 billion parameters
+takes seconds.
+"""
 
 from __future__ import annotations
 
+import functools
+import hashlib
+import re
+import shutil
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
+import psutil
 import torch
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
-from app.errors import ModelRefused
+from app.errors import CalibrantError, DiskFull, ModelRefused, OutOfMemory
+from app.formatting import size
+from app.jobs.preflight import Preflight, TargetMatches
 from app.recipes.schema import Recipe
+from workers.engine.calibration_rows import CalibrationRows, read_rows
+from workers.engine.checkpoint_names import checkpoint_names
+from workers.engine.device import compute_device, compute_dtype
 from workers.engine.export import refuse_unexportable
-from workers.engine.library_output import hush
-from workers.engine.loading import linearize, load_tokenizer, refuse_unusable_source
+from workers.engine.loading import (
+    limits_of,
+    linearize,
+    load_tokenizer,
+    read_config,
+    refuse_unusable_source,
+)
+from workers.engine.measurement import measure
+from workers.engine.quantization import Plan, plan_of
+from workers.engine.resources import disk_of, memory_of, sizes_of, work_of
+from workers.engine.safetensors_files import Shards
 from workers.engine.targets import quantized_modules
 
-hush()
-
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel  # noqa: E402
+ASSUMED_TOKENS = 1_000_000
+TOKENS_A_BATCH = 512
+NUMBER = re.compile(r"\.\d+(?=\.|$)")
+SHOWN_KINDS = 20
 
 
 def refuse_unfit(directory: Path, recipe: Recipe | None) -> None:
@@ -29,8 +59,36 @@ def refuse_unfit(directory: Path, recipe: Recipe | None) -> None:
         refuse_unexportable(model, list(modules), directory)
 
 
+def refuse_too_large(directory: Path, recipe: Recipe, place: Path) -> None:
+    """Raise DiskFull or OutOfMemory when a job certainly does not fit this machine: its files the
+    disk of ``place``, or its weights alone the memory they are computed in."""
+    model = meta_model(directory)
+    dtype = compute_dtype(compute_device(), model.dtype)
+    sizes = sizes_of(model, plan_of(model, recipe), dtype.itemsize, _stored_bytes(model))
+    needed, free = disk_of(sizes), _free_disk(place)
+    if needed > free:
+        raise DiskFull(
+            f"The job needs {size(needed)} on the disk of {place} and {size(free)} are free: free "
+            "some space, or choose another place."
+        )
+    room = _memory_to_compute_in()
+    if sizes.weights > room:
+        raise OutOfMemory(
+            f"The weights alone take {size(sizes.weights)} and this machine has {size(room)} to "
+            "compute in: run the job on a machine with more memory."
+        )
+
+
 def meta_model(directory: Path) -> PreTrainedModel:
-    """The model's linearized module tree on the meta device, from its config alone."""
+    """The model's linearized module tree on the meta device, from its config alone.
+
+    The latest one is kept, because several steps of a job look at it: it must not be changed.
+    """
+    return _meta_model(directory, _sha256_of_config(directory))
+
+
+@functools.lru_cache(maxsize=1)
+def _meta_model(directory: Path, _: str) -> PreTrainedModel:
     try:
         config = AutoConfig.from_pretrained(
             directory, local_files_only=True, trust_remote_code=False
@@ -41,3 +99,189 @@ def meta_model(directory: Path) -> PreTrainedModel:
     except (OSError, ValueError, KeyError, ImportError) as error:
         first_line = (str(error).strip() or repr(error)).splitlines()[0]
         raise ModelRefused(f"The model at {directory} cannot be built: {first_line}") from error
+
+
+@dataclass
+class _Findings:
+    errors: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    @contextmanager
+    def refusals(self) -> Iterator[None]:
+        """Take a refusal down instead of stopping at it."""
+        try:
+            yield
+        except CalibrantError as error:
+            self.errors.append(error.sentence)
+
+
+def preflight(
+    directory: Path, recipe: Recipe, rows: Path | None = None, place: Path | None = None
+) -> Preflight:
+    """Look at everything a job on this model would need.
+
+    ``rows`` is a built set or a JSONL file, which is read, rendered by the chat template and held
+    against the model's limits; without it a million tokens are assumed. ``place`` is where the
+    job's files would go. What refuses a job stands under ``errors``, each in a sentence that says
+    what would be right. Raises ModelRefused when the directory is no model at all.
+    """
+    read_config(directory)
+    found = _Findings()
+    model = meta_model(directory)
+    has_weights = _check_source(directory, found)
+    calibration = _check_rows(directory, model, rows, found)
+    tokens = calibration.tokens if calibration else ASSUMED_TOKENS
+    document = Preflight(
+        tokens=tokens,
+        tokens_assumed=calibration is None,
+        rows=len(calibration.rows) if calibration else None,
+        targets=list(_targets(model, recipe)),
+    )
+    plan: Plan | None = None
+    with found.refusals():
+        plan = plan_of(model, recipe)
+    if plan is not None:
+        _describe_plan(document, plan)
+        if has_weights:
+            _check_names(directory, model, plan, document, found)
+        _predict(document, model, plan, tokens, found, place or Path.cwd())
+    document.unquantized = _kinds(model, set(plan.modules) if plan else set())
+    document.errors, document.warnings = found.errors, found.warnings
+    document.ok = not found.errors
+    return document
+
+
+def _check_source(directory: Path, found: _Findings) -> bool:
+    """Whether there are weights, whose names can be held against the recipe."""
+    with found.refusals():
+        refuse_unusable_source(directory, weights=False)
+    if not any(directory.glob("*.safetensors")):
+        found.warnings.append(
+            f"{directory} has no safetensors: names, shapes and files were not checked."
+        )
+        return False
+    with found.refusals():
+        load_tokenizer(directory)
+    return True
+
+
+def _check_rows(
+    directory: Path, model: PreTrainedModel, rows: Path | None, found: _Findings
+) -> CalibrationRows | None:
+    if rows is None:
+        found.warnings.append(
+            f"No set was given: {ASSUMED_TOKENS:,} tokens are assumed for memory and time."
+        )
+        return None
+    with found.refusals():
+        return read_rows(rows, load_tokenizer(directory), limits_of(model))
+    return None
+
+
+def _targets(model: PreTrainedModel, recipe: Recipe) -> Iterator[TargetMatches]:
+    """Every pattern of the recipe, of targets and of modules to ignore, with its matches."""
+    linears = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    for group in recipe.groups:
+        for pattern in group.targets:
+            matches = sum(re.match(pattern, name) is not None for name in linears)
+            yield TargetMatches(pattern=pattern, group=group.name, matches=matches)
+    for pattern in recipe.ignore:
+        matches = sum(re.match(pattern, name) is not None for name in linears)
+        yield TargetMatches(pattern=pattern, group=None, matches=matches)
+
+
+def _describe_plan(document: Preflight, plan: Plan) -> None:
+    document.quantized_modules = len(plan.modules)
+    document.modules_by_group = dict(Counter(group.name for group in plan.modules.values()))
+    document.mappings = len(plan.mappings)
+    document.mappings_by_kind = _kind_counts(mapping.smooth for mapping in plan.mappings)
+    # Mappings are only made where every reader of the norm is among the balance layers.
+    document.router_safe = True
+    document.group_sizes = sorted({g.group_size or 0 for g in plan.recipe.groups})
+
+
+def _check_names(
+    directory: Path, model: PreTrainedModel, plan: Plan, document: Preflight, found: _Findings
+) -> None:
+    """Hold the plan against the names in the source's files."""
+    shards = Shards(directory)
+    names = checkpoint_names(model, shards.tensors)
+    document.source_tensors = len(shards.tensors)
+    with found.refusals():
+        for module in plan.modules:
+            names.source_weight(module)
+    if strangers := [name for name in shards.tensors if name not in names.parameter_of]:
+        found.warnings.append(
+            f"{len(strangers):,} tensors of the source are not part of the model transformers "
+            f"builds, {strangers[0]} first: they are copied as they are."
+        )
+
+
+def _predict(
+    document: Preflight,
+    model: PreTrainedModel,
+    plan: Plan,
+    tokens: int,
+    found: _Findings,
+    place: Path,
+) -> None:
+    dtype = compute_dtype(compute_device(), model.dtype)
+    sizes = sizes_of(model, plan, dtype.itemsize, _stored_bytes(model))
+    stored = sizes_of(model, plan, model.dtype.itemsize, _stored_bytes(model))
+    document.ram_bytes = memory_of(sizes, tokens, TOKENS_A_BATCH)
+    document.vram_bytes = memory_of(stored, 0, TOKENS_A_BATCH)
+    document.disk_bytes, document.checkpoint_bytes = disk_of(sizes), sizes.checkpoint
+    work = work_of(model, plan, tokens, TOKENS_A_BATCH)
+    name, group = next(iter(plan.modules.items()))
+    rows, columns = model.get_parameter(f"{name}.weight").shape
+    speed = measure(rows, columns, group, dtype)
+    document.seconds = work.macs / speed.macs + work.rounded / speed.rounded
+    document.macs, document.macs_per_second = work.macs, speed.macs
+    document.free_disk_bytes = _free_disk(place)
+    document.memory_bytes = _memory_to_compute_in()
+    if document.disk_bytes > document.free_disk_bytes:
+        free = size(document.free_disk_bytes)
+        found.warnings.append(
+            f"The job needs {size(document.disk_bytes)} of disk and {free} are free at {place}."
+        )
+    on_device = torch.accelerator.is_available()
+    needed = document.vram_bytes if on_device else document.ram_bytes
+    if needed > document.memory_bytes:
+        found.warnings.append(
+            f"The job needs about {size(needed)} of memory and this machine has "
+            f"{size(document.memory_bytes)} to compute in."
+        )
+
+
+def _kinds(model: nn.Module, quantized: set[str]) -> dict[str, int]:
+    """Linear modules that stay as they are, numbers collapsed, the most frequent first."""
+    return _kind_counts(
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and name not in quantized
+    )
+
+
+def _kind_counts(names: Iterable[str]) -> dict[str, int]:
+    counts = Counter(NUMBER.sub(".*", name) for name in names)
+    return dict(counts.most_common(SHOWN_KINDS))
+
+
+def _sha256_of_config(directory: Path) -> str:
+    read_config(directory)
+    return hashlib.sha256((directory / "config.json").read_bytes()).hexdigest()
+
+
+def _stored_bytes(model: PreTrainedModel) -> int:
+    return int(model.dtype.itemsize)
+
+
+def _free_disk(place: Path) -> int:
+    there = next(each for each in (place, *place.parents) if each.exists())
+    return shutil.disk_usage(there).free
+
+
+def _memory_to_compute_in() -> int:
+    if not torch.accelerator.is_available():
+        return int(psutil.virtual_memory().total)
+    return int(torch.accelerator.get_memory_info()[1])

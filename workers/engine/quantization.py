@@ -109,7 +109,7 @@ def quantize(
         reporter=reporter,
         awq=None,
         tell=tell,
-        every_token=_carries_every_token(plan.recipe),
+        every_token=carries_every_token(plan.recipe),
         layers=len({layer_index(name) for name in plan.modules}),
         finished=finished,
     )
@@ -142,27 +142,25 @@ def smoothing_modifiers(plan: Plan, runs: ExpertsRuns, tell: Callable[[Any], Non
         return [
             stock_modifier(
                 plan.mappings,
-                _stock_grid(recipe.grid, recipe.duo_scaling),
+                grid_points(recipe),
                 recipe.duo_scaling,
                 tell,
             )
         ]
-    fast = recipe.search == "fast"
-    ratios = recipe.grid // 2 if fast else recipe.grid
     return [
         TreeAWQModifier(
             tree=plan.mappings,
             tell=tell,
             runs=runs,
             choice=TokenChoice(recipe.statistics, recipe.floor),
-            fast=fast,
-            n_grid=_stock_grid(ratios, recipe.duo_scaling),
+            fast=recipe.search == "fast",
+            n_grid=grid_points(recipe),
             duo_scaling=recipe.duo_scaling,
         )
     ]
 
 
-def _carries_every_token(recipe: Recipe) -> bool:
+def carries_every_token(recipe: Recipe) -> bool:
     """Whether outputs are carried on with every expert run on every token. Stock does it with
     statistics of all tokens; the sums are the same but for the last bits, which is why only a
     search that promises stock's bits pays for it."""
@@ -196,13 +194,15 @@ def run_oneshot(
     )
 
 
-def _stock_grid(ratios: int, duo_scaling: bool) -> int:
-    """llmcompressor's ``n_grid`` for a number of ratios.
+def grid_points(recipe: Recipe) -> int:
+    """How many points a recipe's search tries, as llmcompressor's ``n_grid``; the fast search
+    takes half of the ratios.
 
-    It counts the unscaled point of duo scaling as one of them, and divides by the ratios left
-    minus one, so a grid needs at least 3 points (2 without duo scaling).
+    llmcompressor counts the unscaled point of duo scaling as one of them, and divides by the
+    ratios left minus one, so a grid needs at least 3 points (2 without duo scaling).
     """
-    return max(ratios, 3 if duo_scaling else 2)
+    ratios = recipe.grid // 2 if recipe.search == "fast" else recipe.grid
+    return max(ratios, 3 if recipe.duo_scaling else 2)
 
 
 def names_of_smoothed(plan: Plan) -> frozenset[str]:

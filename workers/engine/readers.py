@@ -10,6 +10,7 @@ also runs on the meta device.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -88,8 +89,20 @@ def norm_readers(model: PreTrainedModel, layers: Sequence[MoeLayer]) -> Readers:
         for name, module in model.named_modules():
             if name and not any(name.startswith(f"{prefix}.") for prefix in experts):
                 _watch(stack, probe, name, module)
-        hidden_states(model, ids, ids)
+        _run(model, ids)
     return probe.readers
+
+
+def _run(model: PreTrainedModel, ids: torch.Tensor) -> None:
+    """Run the decoder on ``ids`` [1, tokens]. On the meta device the mask is given: transformers
+    would look into the positions to make one, and there is nothing to look into."""
+    if model.device.type != "meta":
+        hidden_states(model, ids, ids)
+        return
+    ids = ids.to("meta")
+    tokens = ids.shape[1]
+    mask = torch.zeros(1, 1, tokens, tokens, dtype=model.dtype, device="meta")
+    model.base_model(input_ids=ids, position_ids=ids, attention_mask=mask, use_cache=False)
 
 
 def _watch(stack: ExitStack, probe: _Probe, name: str, module: nn.Module) -> None:
@@ -123,14 +136,27 @@ def _storage(tensor: torch.Tensor) -> int:
     return int(tensor.untyped_storage()._cdata)
 
 
+def _random_copy(block: nn.Module, *members: nn.Module) -> tuple[nn.Module, ...]:
+    """A copy of ``block`` on the CPU with random weights, and its copies of some members."""
+    names = {module: name for name, module in block.named_modules()}
+    twin = copy.deepcopy(block).to_empty(device="cpu").float()
+    generator = torch.Generator().manual_seed(1)
+    for parameter in twin.parameters():
+        parameter.normal_(0, parameter.shape[-1] ** -0.5, generator=generator)
+    return twin, *(twin.get_submodule(names[member]) for member in members)
+
+
 @torch.no_grad()
 def scales_through(block: nn.Module, up: nn.Module, down: nn.Module) -> bool:
     """Whether doubling the output of ``up`` doubles the input of ``down``, tried by running
     ``block`` on random tokens.
 
     True for gate · up products. False where up passes a non-linearity, is shifted or is clamped
-    (gpt-oss), and then up must not be scaled.
+    (gpt-oss), and then up must not be scaled. On the meta device a copy with random weights is
+    run instead: the answer is one of the architecture.
     """
+    if up.weight.is_meta:
+        block, up, down = _random_copy(block, up, down)
     seen: list[torch.Tensor] = []
     factor = [1.0]
     up_hook = up.register_forward_hook(lambda _, __, output: output * factor[0])

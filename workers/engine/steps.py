@@ -31,7 +31,7 @@ from workers.engine.evaluation import evaluate
 from workers.engine.export import export, refuse_taken_destination
 from workers.engine.layer_store import LayerStore
 from workers.engine.loading import limits_of, linearize, load_model, load_tokenizer
-from workers.engine.preflight import meta_model, refuse_unfit
+from workers.engine.preflight import meta_model, refuse_too_large, refuse_unfit
 from workers.engine.quantization import Plan, Quantized, plan_of, quantize
 from workers.engine.resuming import fingerprint, open_store
 from workers.engine.routing import count_routing, write_coverage
@@ -89,8 +89,9 @@ def build(run: Run) -> Figures:
     if quantizes and spec.recipe is None:
         raise RecipeRefused("A quantize job needs a recipe.")
     refuse_unfit(spec.model, spec.recipe if quantizes else None)
-    if quantizes:
+    if quantizes and spec.recipe is not None:
         refuse_taken_destination(run.destination)
+        refuse_too_large(spec.model, spec.recipe, run.destination)
     tokenizer = load_tokenizer(spec.model)
     limits = _limits(spec.model)
     run.rows = _rows(run, spec.calibration, tokenizer, limits)

@@ -1,0 +1,194 @@
+"""What a quantize job will need: memory, disk and time, from shapes alone.
+
+Time is counted in multiply-accumulates of matrix products and in weights rounded by the search,
+each divided by a speed measured on the machine (``workers.engine.measurement``). The counts are
+those of ``workers.engine.awq``: with E experts of which a token takes k, each of P weights, gate
+and up being U of them, an expert's inner width m, and g grid points, a token costs in one layer
+
+- k · P for the coverage and for the calibration pass, and E · P (every token through every
+  expert) or k · P to carry it on;
+- n · (U + m²) for the experts' statistics, n being E or k;
+- s · (g + 1) · k · P for the norm's grid, s being the share of tokens it is tried on;
+
+and as much again as the layer's other weights take in each of these passes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import nn
+from transformers import PreTrainedModel
+
+from app.recipes.schema import Group
+from workers.engine.architecture import MoeLayer, layer_index, moe_layers
+from workers.engine.awq import FAST_SHARE
+from workers.engine.mappings import TreeMapping
+from workers.engine.quantization import Plan, carries_every_token, grid_points
+
+SCRATCH_BYTES = 64 << 20
+LIBRARIES_BYTES = 700 << 20
+MASK_ELEMENT_BYTES = 4
+HELD_OUT_TOKENS = 45_000
+SCALE_BYTES = 2
+SHAPE_BYTES = 16
+
+
+@dataclass(frozen=True)
+class Work:
+    """``macs`` multiply-accumulates, ``rounded`` weights rounded by grid searches."""
+
+    macs: float
+    rounded: float
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Bytes: of the weights in the dtype they are computed in, of the largest decoder layer, of
+    the packed weights, of the whole checkpoint, and of one token's hidden state."""
+
+    weights: int
+    largest_layer: int
+    packed: int
+    checkpoint: int
+    hidden_state: int
+
+
+@dataclass(frozen=True)
+class _Matrix:
+    """A weight of two dimensions, and the share of tokens that run through it."""
+
+    module: str
+    weights: int
+    share: float
+
+
+class Matrices:
+    """Every matrix of a linearized model that a token may run through."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self.mixtures = {layer.index: layer for layer in moe_layers(model)}
+        self._all = [
+            _Matrix(name, weight.numel(), self._share_of(name))
+            for name, module in model.named_modules()
+            if (weight := module._parameters.get("weight")) is not None
+            and weight.ndim == 2
+            and not isinstance(module, nn.Embedding)
+        ]
+
+    @property
+    def layers(self) -> set[int]:
+        """The decoder layers there are."""
+        return {index for each in self._all if (index := layer_index(each.module)) is not None}
+
+    def a_token(self, under: str = "", every_expert: bool = False) -> float:
+        """The weights a token runs through, in the whole model or under one module."""
+        return sum(
+            each.weights * (1 if every_expert else each.share)
+            for each in self._all
+            if each.module.startswith(under)
+        )
+
+    def mixture_of(self, module: str) -> MoeLayer | None:
+        """The mixture whose expert a module is part of."""
+        mixture = self.mixtures.get(-1 if (index := layer_index(module)) is None else index)
+        if mixture is None or not module.startswith(f"{mixture.experts_name}."):
+            return None
+        return mixture
+
+    def _share_of(self, module: str) -> float:
+        mixture = self.mixture_of(module)
+        return mixture.top_k / mixture.experts if mixture else 1.0
+
+
+def work_of(model: PreTrainedModel, plan: Plan, tokens: int, tokens_a_batch: int) -> Work:
+    """The work of a whole job: coverage, quantization and evaluation."""
+    matrices = Matrices(model)
+    active = matrices.a_token()
+    carried = matrices.a_token(every_expert=carries_every_token(plan.recipe))
+    attention = len(matrices.layers) * _attention(model, tokens_a_batch)
+    macs = tokens * (2 * active + carried + 3 * attention)
+    macs += 2 * HELD_OUT_TOKENS * (active + attention)
+    points = grid_points(plan.recipe)
+    rounded = 0.0
+    for mapping in plan.mappings:
+        macs += tokens * _search(model, mapping, matrices, plan, points)
+        balance = (n for n in mapping.balance if n in plan.modules)
+        rounded += points * sum(model.get_parameter(f"{name}.weight").numel() for name in balance)
+    return Work(macs, rounded)
+
+
+def _attention(model: PreTrainedModel, tokens_a_batch: int) -> int:
+    """Multiply-accumulates a token of one layer's attention besides its projections: eager
+    attention holds every token of a batch against every other."""
+    config = model.config.get_text_config()
+    heads = int(config.num_attention_heads)
+    width = getattr(config, "head_dim", None) or int(config.hidden_size) // heads
+    return 2 * tokens_a_batch * heads * int(width)
+
+
+def _search(
+    model: PreTrainedModel, mapping: TreeMapping, matrices: Matrices, plan: Plan, points: int
+) -> float:
+    """Multiply-accumulates a token that one mapping's search takes."""
+    if mapping.balance == (mapping.parent,):
+        weight = model.get_parameter(f"{mapping.parent}.weight")
+        gram = weight.shape[1] ** 2
+        mixture = matrices.mixture_of(mapping.parent)
+        if mixture is None:
+            return float(gram)
+        share = 1.0 if plan.recipe.statistics == "all" else mixture.top_k / mixture.experts
+        # Gate and up have together twice the weights of down.
+        return share * (2 * weight.numel() + gram)
+    tried = FAST_SHARE if plan.recipe.search == "fast" else 1.0
+    return tried * (points + 1) * matrices.a_token(under=f"{mapping.parent}.")
+
+
+def sizes_of(model: PreTrainedModel, plan: Plan, computed: int, stored: int) -> Sizes:
+    """The sizes of a model and its checkpoint. ``computed`` is the bytes of a weight in the dtype
+    computed in, ``stored`` in the source."""
+    layers: dict[int | None, int] = {}
+    replaced = packed = 0
+    for name, parameter in model.state_dict().items():
+        index = layer_index(name)
+        layers[index] = layers.get(index, 0) + parameter.numel()
+        group = plan.modules.get(name.removesuffix(".weight")) if parameter.ndim == 2 else None
+        if group is not None:
+            replaced += parameter.numel()
+            rows, columns = parameter.shape
+            packed += packed_bytes(rows, columns, group)
+    total = sum(layers.values())
+    return Sizes(
+        weights=total * computed,
+        largest_layer=computed * max((n for i, n in layers.items() if i is not None), default=0),
+        packed=packed,
+        checkpoint=(total - replaced) * stored + packed,
+        hidden_state=int(model.config.get_text_config().hidden_size) * computed,
+    )
+
+
+def packed_bytes(rows: int, columns: int, group: Group) -> int:
+    """The bytes of a weight's packed tensors."""
+    scales = rows * (columns // (group.group_size or columns))
+    zero_points = 0 if group.symmetric else -(-scales * group.bits // 8)
+    words = rows * -(-columns * group.bits // 32)
+    return 4 * words + SCALE_BYTES * scales + zero_points + SHAPE_BYTES
+
+
+def memory_of(sizes: Sizes, tokens: int, tokens_a_batch: int) -> int:
+    """The memory a job computes in, in bytes: with ``tokens`` 0 that of an accelerator, beside
+    which activations are kept in RAM.
+
+    For every token the layer's input, its block's input and its block's output are kept, and a
+    row of its batch's attention mask; of weights the model, twice its largest layer while the
+    grid is searched, and the model once more while the quantized one is compared with it.
+    """
+    kept = tokens * (3 * sizes.hidden_state + MASK_ELEMENT_BYTES * tokens_a_batch)
+    searching = sizes.weights + 2 * sizes.largest_layer + SCRATCH_BYTES
+    comparing = 2 * sizes.weights
+    return max(searching + kept, comparing) + LIBRARIES_BYTES
+
+
+def disk_of(sizes: Sizes) -> int:
+    """The checkpoint and, until it is whole, the finished layers it is made from, in bytes."""
+    return sizes.checkpoint + sizes.packed
