@@ -27,6 +27,7 @@ from app.console import complain, tell
 from app.errors import CalibrantError, Refused
 from app.jobs import commands as jobs_commands
 from app.processes import Installation, installation
+from app.recipes import commands as recipes_commands
 from app.remote import SERVER_VARIABLE
 from app.settings import Settings, get_settings
 from app.sources import commands as sources_commands
@@ -39,6 +40,7 @@ app = typer.Typer(
 app.add_typer(sources_commands.app, name="sources")
 app.add_typer(sets_commands.app, name="sets")
 app.add_typer(models_commands.app, name="models")
+app.add_typer(recipes_commands.app, name="recipes")
 app.add_typer(jobs_commands.app, name="jobs")
 
 Host = Annotated[str | None, typer.Option(help="The address to listen on.")]

@@ -26,7 +26,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from app.console import Json, complain, say, tell, wide
+from app.console import Json, complain, say, tell, wide, write
 from app.errors import CalibrantError, Conflict
 from app.facets import Facet
 from app.jobs.events import Event, Notice, StepFinished, StepStarted
@@ -34,7 +34,8 @@ from app.jobs.events import Progress as ProgressEvent
 from app.jobs.spec import JobResult, JobSpec
 from app.jobs.states import JobKind
 from app.jobs.wording import preflight_in_words
-from app.recipes.schema import DEFAULT_PRESET, load_recipe
+from app.recipes.files import load_recipe
+from app.recipes.schema import DEFAULT_PRESET, Recipe
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -101,7 +102,7 @@ def preflight(
         from workers.engine.preflight import preflight as look
 
         set_threads(threads)
-        found = look(model, load_recipe(recipe), set_, out)
+        found = look(model, _recipe(recipe), set_, out)
     if json:
         say(found.model_dump(mode="json"))
     else:
@@ -135,7 +136,7 @@ def quantize(
     with _refusals():
         directory = _kept_beside(out, resume)
         spec = _spec(JobKind.QUANTIZE, directory, model, set_, threads=threads)
-        spec.recipe, spec.checkpoint = load_recipe(recipe), out.resolve()
+        spec.recipe, spec.checkpoint = _recipe(recipe), out.resolve()
         spec.held_out = held_out.resolve() if held_out else None
         spec.resume = "required" if resume else "never"
         events = out.resolve().with_name(f"{out.name}.events.jsonl")
@@ -204,6 +205,36 @@ def verify(
         tell("The checkpoint holds." if found.ok else "The checkpoint does not hold.")
     if not found.ok:
         raise typer.Exit(1)
+
+
+@app.command("export-recipe")
+def export_recipe(
+    model: Model,
+    recipe: Annotated[str, typer.Option(help="A preset's slug or a YAML file.")] = DEFAULT_PRESET,
+    out: Annotated[Path | None, typer.Option(help="Write it here, not to stdout.")] = None,
+) -> None:
+    """Write a recipe as YAML that stock llmcompressor runs on this model."""
+    with _refusals():
+        from app.recipes.llmcompressor import to_yaml
+        from workers.engine.architecture import linear_names
+        from workers.engine.preflight import meta_model
+        from workers.engine.quantization import plan_of
+
+        tree = meta_model(model)
+        plan = plan_of(tree, _recipe(recipe))
+        text = to_yaml(plan.recipe, plan.mappings, linear_names(tree))
+    if out is None:
+        write(text)
+    else:
+        out.write_text(text, encoding="utf-8")
+
+
+def _recipe(slug_or_file: str) -> Recipe:
+    """A recipe; what was changed on reading it is said on stderr."""
+    found = load_recipe(slug_or_file)
+    for note in found.notes:
+        complain(f"{slug_or_file} line {note.line}: {note.message}")
+    return found.recipe
 
 
 def _spec(kind: JobKind, directory: Path, model: Path, rows: Path, threads: int | None) -> JobSpec:

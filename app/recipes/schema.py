@@ -7,13 +7,9 @@ of compressed-tensors.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Literal, Self
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-
-from app.errors import RecipeRefused
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 EXPERTS = r".*\.experts\.\d+\.(gate_proj|up_proj|down_proj|w1|w2|w3)$"
 ATTENTION = r".*\.self_attn\..*_proj$"
@@ -118,25 +114,3 @@ PRESETS: dict[str, Recipe] = {
 }
 
 DEFAULT_PRESET = "experts-w4a16-g32"
-
-
-def load_recipe(slug_or_file: str) -> Recipe:
-    """A preset by its slug, or a recipe from a YAML file.
-
-    Raises RecipeRefused when neither exists or the file is not a recipe.
-    """
-    if slug_or_file in PRESETS:
-        return PRESETS[slug_or_file]
-    path = Path(slug_or_file)
-    if not path.is_file():
-        raise RecipeRefused(
-            f"There is no recipe {slug_or_file!r}: give a file, or one of {', '.join(PRESETS)}."
-        )
-    try:
-        return Recipe.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except yaml.YAMLError as error:
-        raise RecipeRefused(f"{path} is not YAML: {error}.") from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the document"
-        raise RecipeRefused(f"{path}: {where}: {first['msg']}.") from error

@@ -48,6 +48,11 @@ def moe_layers(model: PreTrainedModel) -> list[MoeLayer]:
     return sorted(layers, key=lambda layer: layer.index)
 
 
+def linear_names(model: nn.Module) -> list[str]:
+    """Every Linear module, in the model's order."""
+    return [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+
+
 def layer_index(module_name: str) -> int | None:
     """The decoder layer a module belongs to: the first number in its name (3 for
     ``model.layers.3.mlp.experts.7.up_proj``), None outside the decoder."""

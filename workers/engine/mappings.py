@@ -86,7 +86,7 @@ def _balance_layers(
         f"{layer.experts_name}.{expert}.{projection}"
         for layer in moe
         for expert in range(layer.experts)
-        for projection in ("gate_proj", "up_proj")
+        for projection in ("up_proj", "gate_proj")  # the order of the module tree, and of stock
         if hasattr(model.get_submodule(f"{layer.experts_name}.{expert}"), projection)
     ]
     return (*routers, *experts, *(name for name in linears if name not in routers))

@@ -25,6 +25,7 @@ from app.errors import CalibrantError, DiskFull, ModelRefused, OutOfMemory
 from app.formatting import size
 from app.jobs.preflight import Preflight, TargetMatches
 from app.recipes.schema import Recipe
+from workers.engine.architecture import linear_names
 from workers.engine.calibration_rows import CalibrationRows, read_rows
 from workers.engine.checkpoint_names import checkpoint_names
 from workers.engine.device import compute_device, compute_dtype
@@ -180,7 +181,7 @@ def _check_rows(
 
 def _targets(model: PreTrainedModel, recipe: Recipe) -> Iterator[TargetMatches]:
     """Every pattern of the recipe, of targets and of modules to ignore, with its matches."""
-    linears = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    linears = linear_names(model)
     for group in recipe.groups:
         for pattern in group.targets:
             matches = sum(re.match(pattern, name) is not None for name in linears)
@@ -255,11 +256,7 @@ def _predict(
 
 def _kinds(model: nn.Module, quantized: set[str]) -> dict[str, int]:
     """Linear modules that stay as they are, numbers collapsed, the most frequent first."""
-    return _kind_counts(
-        name
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Linear) and name not in quantized
-    )
+    return _kind_counts(name for name in linear_names(model) if name not in quantized)
 
 
 def _kind_counts(names: Iterable[str]) -> dict[str, int]:

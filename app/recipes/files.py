@@ -1,0 +1,50 @@
+"""Recipes from presets and files, ours and llmcompressor's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import yaml
+from pydantic import ValidationError
+
+from app.errors import RecipeRefused
+from app.recipes.migration import Imported, import_recipe, is_llmcompressor
+from app.recipes.schema import PRESETS, Recipe
+
+
+def load_recipe(slug_or_file: str) -> Imported:
+    """A preset by its slug, or a recipe from a YAML file, with notes of what was changed.
+
+    Raises RecipeRefused when neither exists or the file is not a recipe.
+    """
+    if slug_or_file in PRESETS:
+        return Imported(recipe=PRESETS[slug_or_file])
+    path = Path(slug_or_file)
+    if not path.is_file():
+        raise RecipeRefused(
+            f"There is no recipe {slug_or_file!r}: give a file, or one of {', '.join(PRESETS)}."
+        )
+    return parse_recipe(path.read_text(encoding="utf-8"), path.stem, where=str(path))
+
+
+def parse_recipe(text: str, name: str, where: str) -> Imported:
+    """A recipe from YAML text. ``name`` is the recipe's where the text gives none, ``where`` what
+    a refusal calls the text. Raises RecipeRefused."""
+    try:
+        document = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise RecipeRefused(f"{where} is not YAML: {error}.") from error
+    if is_llmcompressor(document):
+        return import_recipe(text, name)
+    try:
+        return Imported(recipe=Recipe.model_validate(document))
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"]) or "the document"
+        raise RecipeRefused(f"{where}: {place}: {first['msg']}.") from error
+
+
+def dump_recipe(recipe: Recipe) -> str:
+    """The recipe as our own YAML, which ``load_recipe`` reads back as it was."""
+    document = recipe.model_dump(mode="json", exclude_defaults=True)
+    return yaml.safe_dump(document, sort_keys=False, width=100)
