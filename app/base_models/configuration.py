@@ -7,6 +7,9 @@ from typing import Any
 
 Config = Mapping[str, Any]
 
+# Sources that are dequantized to be calibrated; what a recipe leaves alone stays as it is.
+FP8_BLOCKS = "FP8 blocks"
+
 # Keys of the configurations in transformers 5.17, the usual ones first.
 EXPERTS = (
     "num_local_experts",
@@ -100,7 +103,8 @@ def quantization(config: Config) -> str | None:
     found = config.get("quantization_config") or config.get("compression_config")
     if not isinstance(found, Mapping):
         return None
-    return str(found.get("quant_method") or found.get("format") or "unnamed")
+    method = str(found.get("quant_method") or found.get("format") or "unnamed")
+    return FP8_BLOCKS if method == "fp8" and found.get("weight_block_size") else method
 
 
 def packed_bits(config: Config) -> int:

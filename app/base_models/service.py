@@ -8,6 +8,7 @@ from pathlib import Path
 from sqlmodel import Session, col, select
 
 from app.base_models.architecture import ModelSummary, check_group_sizes, describe
+from app.base_models.configuration import FP8_BLOCKS
 from app.base_models.models import BaseModelRecord
 from app.errors import ModelRefused, NotFound, RecipeRefused
 from app.recipes.schema import Recipe
@@ -76,10 +77,10 @@ def require_usable(record: BaseModelRecord, recipe: Recipe | None) -> None:
         )
     if recipe is None:
         return
-    if summary.quantization:
+    if summary.quantization and summary.quantization != FP8_BLOCKS:
         raise ModelRefused(
             f"{record.name} is quantized already ({summary.quantization}): start from the "
-            "unquantized checkpoint."
+            "unquantized checkpoint, or one in FP8 blocks."
         )
     problems = check_group_sizes(recipe, summary)
     if problems:

@@ -4,11 +4,13 @@ a tokenizer for all of them. Saved as a person would have them: a directory with
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
     AutoModelForCausalLM,
@@ -31,6 +33,7 @@ from transformers import (
 )
 
 from workers.engine.calibration_rows import CalibrationRow
+from workers.engine.fp8_blocks import Fp8Blocks, quantize_blocks, scale_name
 
 VOCABULARY = 320
 CHAT_TEMPLATE = (
@@ -213,6 +216,28 @@ def save(model: PreTrainedModel, directory: Path) -> Path:
     model.save_pretrained(directory)
     tiny_tokenizer().save_pretrained(directory)
     (directory / "LICENSE").write_text("The licence of the tiny model.\n", encoding="utf-8")
+    return directory
+
+
+def in_fp8_blocks(directory: Path, blocks: Fp8Blocks) -> Path:
+    """Rewrite a saved model with its projections in FP8 blocks, as MiniMax and DeepSeek publish
+    theirs."""
+    file = directory / "model.safetensors"
+    tensors: dict[str, torch.Tensor] = {}
+    for name, tensor in load_file(file).items():
+        if re.search(r"(_proj|\.w[123])\.weight$", name):
+            tensors[name], tensors[scale_name(name)] = quantize_blocks(tensor, blocks)
+        else:
+            tensors[name] = tensor
+    save_file(tensors, file, metadata={"format": "pt"})
+    config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+    config["quantization_config"] = {
+        "quant_method": "fp8",
+        "activation_scheme": "dynamic",
+        "weight_block_size": [blocks.rows, blocks.columns],
+        "modules_to_not_convert": ["gate", "e_score_correction_bias", "lm_head"],
+    }
+    (directory / "config.json").write_text(json.dumps(config), encoding="utf-8")
     return directory
 
 

@@ -31,6 +31,7 @@ from workers.engine.artifacts import (
     write_text,
 )
 from workers.engine.checkpoint_names import CheckpointNames, checkpoint_names
+from workers.engine.fp8_blocks import FP8, STORED_SCALE, blocks_of, written_name
 from workers.engine.loading import read_config
 from workers.engine.manifest import (
     MANIFEST,
@@ -80,10 +81,16 @@ class _Rewriting:
         parameter = self.names.parameter_of.get(source, "")
         module, _, leaf = parameter.rpartition(".")
         packed = self.quantized.packed.get(module)
+        if source.endswith(f".{STORED_SCALE}"):
+            return self._scale_of(source)
         if packed is not None and leaf == "weight":
             self.dequantized[source] = packed.dequantized_sha256
             base = source.removesuffix("weight")
             return {base + suffix: tensor for suffix, tensor in packed.tensors.items()}
+        if module in self.quantized.fp8 and leaf == "weight":
+            weight = self.quantized.fp8[module][0].cpu().contiguous()
+            self.smoothed[source] = sha256_of(weight)
+            return {source: weight}
         original = self.shards.tensor(source)
         if module in self.changed and parameter in self.state:
             tensor = self.state[parameter].detach().to("cpu", original.dtype).contiguous()
@@ -91,6 +98,19 @@ class _Rewriting:
                 self.smoothed[source] = sha256_of(tensor)
                 return {source: tensor}
         return {source: original}
+
+    def _scale_of(self, source: str) -> dict[str, torch.Tensor]:
+        """The factors of a weight in FP8 blocks, under the name compressed-tensors has for them:
+        gone where the weight is packed, new where it was smoothed, else as they were."""
+        weight = source.removesuffix(STORED_SCALE) + "weight"
+        module = self.names.parameter_of.get(weight, "").removesuffix(".weight")
+        if module in self.quantized.packed:
+            return {}
+        if module in self.quantized.fp8:
+            scale = self.quantized.fp8[module][1].cpu().contiguous()
+            self.smoothed[source] = sha256_of(scale)
+            return {written_name(source): scale}
+        return {written_name(source): self.shards.tensor(source)}
 
 
 def refuse_taken_destination(destination: Path) -> None:
@@ -152,10 +172,10 @@ def _write(
     changed = quantized.smoothed | quantized.packed.keys()
     rewriting = _Rewriting(shards, names, quantized, model.state_dict(), changed, {}, {})
     _write_shards(rewriting, directory, on_shard)
-    config = {
-        **read_config(source),
-        "quantization_config": quantization_config(model, quantized.plan, names),
-    }
+    given = read_config(source)
+    in_blocks = [n.removesuffix(".weight") for n, t in shards.tensors.items() if t.dtype == FP8]
+    section = quantization_config(model, quantized.plan, names, blocks_of(given), in_blocks)
+    config = {**given, "quantization_config": section}
     write_text(directory / "config.json", json.dumps(config, indent=2) + "\n")
     _carry_over(source, directory)
     for file in directory.iterdir():

@@ -16,7 +16,18 @@ from torch import nn
 from app.errors import ModelRefused
 from workers.engine.batches import vocabulary_of
 from workers.engine.calibration_rows import ModelLimits
+from workers.engine.checkpoint_names import checkpoint_names
+from workers.engine.fp8_blocks import (
+    FP8,
+    Fp8Blocks,
+    blocks_of,
+    dequantize_blocks,
+    scale_name,
+    written_blocks,
+    written_name,
+)
 from workers.engine.library_output import hush
+from workers.engine.safetensors_files import Shards
 
 hush()
 
@@ -27,6 +38,7 @@ from llmcompressor.modeling.moe.linearize import linearize_moe  # noqa: E402
 from transformers import (  # noqa: E402
     AutoModelForCausalLM,
     AutoTokenizer,
+    FineGrainedFP8Config,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -60,10 +72,11 @@ def refuse_unusable_source(directory: Path, weights: bool = True) -> None:
     or, where ``weights`` are looked for, none in safetensors."""
     config = read_config(directory)
     quantization = config.get("quantization_config")
-    if quantization:
+    if quantization and blocks_of(config) is None:
         method = quantization.get("quant_method", "an unnamed method")
         raise ModelRefused(
-            f"{directory} is quantized already ({method}): give the checkpoint it was made from."
+            f"{directory} is quantized already ({method}): give the checkpoint it was made from, "
+            "in half or full precision or in FP8 blocks."
         )
     if weights:
         refuse_without_safetensors(directory)
@@ -85,11 +98,11 @@ def load_model(
     directory: Path, dtype: torch.dtype | None = None, device: str | torch.device = "cpu"
 ) -> PreTrainedModel:
     """The model in evaluation mode, from local safetensors, without running code of the model's
-    author. ``dtype=None`` keeps the checkpoint's own.
+    author. ``dtype=None`` keeps the checkpoint's own; weights in FP8 blocks are dequantized.
 
     Raises ModelRefused when the directory cannot be loaded.
     """
-    read_config(directory)
+    blocks = blocks_of(read_config(directory))
     refuse_without_safetensors(directory)
     try:
         model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
@@ -98,12 +111,21 @@ def load_model(
             local_files_only=True,
             use_safetensors=True,
             trust_remote_code=False,
+            **({"quantization_config": _dequantizing(blocks)} if blocks else {}),
         )
     except (OSError, ValueError, RuntimeError, KeyError, ImportError) as error:
         first_line = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
         raise ModelRefused(f"The model at {directory} cannot be loaded: {first_line}") from error
+    if blocks is not None and dtype == torch.float32:
+        # What such a source keeps in half precision, its routers say, is loaded in that.
+        nn.Module.to(model, dtype)
     nn.Module.to(model, device).train(False)
     return model
+
+
+def _dequantizing(blocks: Fp8Blocks) -> FineGrainedFP8Config:
+    size = (blocks.rows, blocks.columns)
+    return FineGrainedFP8Config(weight_block_size=size, dequantize=True)
 
 
 @torch.no_grad()
@@ -113,12 +135,29 @@ def load_checkpoint(
     """A quantized checkpoint, its weights dequantized in their own dtype and then widened to
     ``dtype``: casting the scales first would give other values than those that were measured.
 
-    compressed-tensors dequantizes at the first forward. Raises ModelRefused.
+    compressed-tensors would dequantize at the first forward, which fails where weights in FP8
+    blocks become float32 in a model of half precision. Raises ModelRefused.
     """
-    model = load_model(directory)
-    model(input_ids=torch.zeros(1, 1, dtype=torch.int64))
+    model: Any = load_model(directory)
+    if hasattr(model, "ct_decompress_hook"):
+        model.hf_quantizer.compressor.decompress_model(model=model)
     nn.Module.to(model, device, dtype)
-    return model
+    _restore_fp8_blocks(model, directory)
+    return model  # type: ignore[no-any-return]
+
+
+def _restore_fp8_blocks(model: PreTrainedModel, directory: Path) -> None:
+    """Dequantize a checkpoint's FP8 blocks once more, by factors in float32 as they are stored:
+    transformers rounds those to the model's half precision as it loads them."""
+    blocks = written_blocks(read_config(directory))
+    if blocks is None:
+        return
+    shards = Shards(directory)
+    for name, parameter in checkpoint_names(model, shards.tensors).parameter_of.items():
+        factors = written_name(scale_name(name))
+        if shards.tensors[name].dtype == FP8 and factors in shards.tensors:
+            value = dequantize_blocks(shards.tensor(name), shards.tensor(factors), blocks)
+            model.get_parameter(parameter).copy_(value)
 
 
 def load_tokenizer(directory: Path) -> PreTrainedTokenizerBase:

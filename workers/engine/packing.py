@@ -10,8 +10,9 @@ import hashlib
 from dataclasses import dataclass
 
 import torch
-from compressed_tensors.compressors.pack_quantized import PackedQuantizationCompressor
-from compressed_tensors.quantization import QuantizationScheme
+from compressed_tensors.compressors import BaseCompressor
+from compressed_tensors.config import CompressionFormat
+from compressed_tensors.quantization import QuantizationScheme, QuantizationType
 from compressed_tensors.quantization.utils import calculate_qparams
 
 from workers.engine.library_output import hush
@@ -20,14 +21,17 @@ hush()
 
 from llmcompressor.observers.helpers import flatten_for_calibration  # noqa: E402
 
-SUFFIXES = ("weight_packed", "weight_scale", "weight_shape", "weight_zero_point")
+PACKED_INTEGERS = ("weight_packed", "weight_scale", "weight_shape")
+FLOATS = ("weight", "weight_scale")
+SUFFIXES = ("weight", *PACKED_INTEGERS, "weight_zero_point")
 
 
 @dataclass(frozen=True)
 class PackedWeight:
-    """One quantized weight: ``tensors`` by suffix (``weight_packed`` int32, ``weight_scale``,
-    ``weight_shape`` int64, and ``weight_zero_point`` int32 when asymmetric), its scheme, and the
-    SHA-256 of the dequantized weight's bytes."""
+    """One quantized weight: ``tensors`` by suffix (integers: ``weight_packed`` int32,
+    ``weight_scale``, ``weight_shape`` int64, and ``weight_zero_point`` int32 when asymmetric;
+    floats: ``weight`` float8 and ``weight_scale``), its scheme, and the SHA-256 of the dequantized
+    weight's bytes."""
 
     tensors: dict[str, torch.Tensor]
     scheme: QuantizationScheme
@@ -52,15 +56,36 @@ def pack_weight(
         quantization_args=scheme.weights,
     )
     state = {"weight": weight, "weight_scale": scale, "weight_zero_point": zero_point}
-    packed = PackedQuantizationCompressor.compress(state, scheme)
+    packed = _compressor(scheme).compress(state, scheme)
     tensors = {name: packed[name].cpu().contiguous() for name in SUFFIXES if name in packed}
     return PackedWeight(tensors, scheme, sha256_of(dequantize(tensors, scheme)))
 
 
 def dequantize(tensors: dict[str, torch.Tensor], scheme: QuantizationScheme) -> torch.Tensor:
     """The weight [out, in] held by packed tensors, in the dtype of their scale."""
-    weight: torch.Tensor = PackedQuantizationCompressor.decompress(tensors, scheme)["weight"]
+    weight: torch.Tensor = _compressor(scheme).decompress(dict(tensors), scheme)["weight"]
     return weight.contiguous()
+
+
+def format_of(scheme: QuantizationScheme) -> str:
+    """The format of compressed-tensors a scheme's weights are written in."""
+    assert scheme.weights is not None
+    is_float = scheme.weights.type == QuantizationType.FLOAT
+    chosen = CompressionFormat.float_quantized if is_float else CompressionFormat.pack_quantized
+    return str(chosen.value)
+
+
+def tensors_of(scheme: QuantizationScheme) -> tuple[str, ...]:
+    """The suffixes of a weight's tensors under a scheme."""
+    assert scheme.weights is not None
+    if scheme.weights.type == QuantizationType.FLOAT:
+        return FLOATS
+    return PACKED_INTEGERS if scheme.weights.symmetric else (*PACKED_INTEGERS, "weight_zero_point")
+
+
+def _compressor(scheme: QuantizationScheme) -> type[BaseCompressor]:
+    found: type[BaseCompressor] = BaseCompressor.get_value_from_registry(format_of(scheme))
+    return found
 
 
 def sha256_of(tensor: torch.Tensor) -> str:

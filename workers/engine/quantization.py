@@ -8,7 +8,8 @@ Smoothing (``TreeAWQModifier``), calibration (``QuantizationModifier``) and repo
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -24,6 +25,7 @@ from workers.engine.awq import TreeAWQModifier
 from workers.engine.batches import PackedBatch, loader_of
 from workers.engine.expert_statistics import TokenChoice
 from workers.engine.experts_forward import ExpertsRuns, every_expert, lean_experts
+from workers.engine.fp8_blocks import FP8, Fp8Blocks, dequantize_blocks, quantize_blocks
 from workers.engine.layer_reports import LayerReporter
 from workers.engine.layer_store import LayerStore
 from workers.engine.library_output import hush
@@ -59,11 +61,13 @@ class Plan:
 @dataclass(frozen=True)
 class Quantized:
     """What the step leaves: packed weights by module name, the names of the modules whose
-    weights smoothing changed, and the errors."""
+    weights smoothing changed, those of them that stay in FP8 blocks with their new values, and
+    the errors."""
 
     plan: Plan
     packed: Mapping[str, PackedWeight]
     smoothed: frozenset[str]
+    fp8: dict[str, tuple[torch.Tensor, torch.Tensor]]
     layers: list[LayerReport]
     modules: list[ModuleReport]
 
@@ -92,13 +96,14 @@ def quantize(
     tell: Callable[[Any], None],
     store: LayerStore | None = None,
     finished: int = 0,
+    blocks: Fp8Blocks | None = None,
 ) -> Quantized:
     """Quantize a linearized model in place.
 
     ``dtypes`` gives the checkpoint's dtype of every quantized module's weight and of every
-    smoothed tensor's module. ``store`` keeps each finished layer, and has ``finished`` of them
-    already. Afterwards the model's weights are those a reader of the checkpoint gets, and its
-    forward is plain.
+    smoothed tensor's module, ``blocks`` what float8 means there. ``store`` keeps each finished
+    layer, and has ``finished`` of them already. Afterwards the model's weights are those a reader
+    of the checkpoint gets, and its forward is plain.
     """
     store = store or LayerStore(None, plan.scheme)
     names = {model.get_submodule(name): name for name in plan.modules}
@@ -126,11 +131,11 @@ def quantize(
         modifiers = [*smoothing, quantization_modifier(plan.recipe), reporter]
         run_oneshot(model, tokenizer, modifiers, batches, pipeline="calibrant")
     smoothed = names_of_smoothed(plan) - plan.modules.keys()
-    settle(model, store.packed, smoothed, dtypes)
+    fp8 = settle(model, store.packed, smoothed, dtypes, blocks)
     modules = [
         report for number in range(store.finished()) for report in store.load(number).modules
     ]
-    return Quantized(plan, store.packed, smoothed, run.reports, modules)
+    return Quantized(plan, store.packed, smoothed, fp8, run.reports, modules)
 
 
 def smoothing_modifiers(plan: Plan, runs: ExpertsRuns, tell: Callable[[Any], None]) -> list[Any]:
@@ -184,14 +189,29 @@ def run_oneshot(
     pipeline: str = "sequential",
 ) -> None:
     """Run modifiers over the batches in one of llmcompressor's pipelines."""
-    oneshot(
-        model=model,
-        processor=cast(Any, tokenizer),
-        recipe=modifiers,
-        dataset=loader_of(batches),
-        pipeline=pipeline,
-        moe_calibrate_all_experts=all_experts,
-    )
+    with _config_of_what_is_in_memory(model):
+        oneshot(
+            model=model,
+            processor=cast(Any, tokenizer),
+            recipe=modifiers,
+            dataset=loader_of(batches),
+            pipeline=pipeline,
+            moe_calibrate_all_experts=all_experts,
+        )
+
+
+@contextlib.contextmanager
+def _config_of_what_is_in_memory(model: PreTrainedModel) -> Iterator[None]:
+    """Let llmcompressor read the model's configuration as it is in memory: it looks at the source's
+    on disk, and refuses one in FP8 blocks though its weights were dequantized on loading."""
+    given = model.config.name_or_path
+    with tempfile.TemporaryDirectory(prefix="calibrant-config-") as directory:
+        model.config.save_pretrained(directory)
+        model.config.name_or_path = directory
+        try:
+            yield
+        finally:
+            model.config.name_or_path = given
 
 
 def grid_points(recipe: Recipe) -> int:
@@ -218,16 +238,25 @@ def settle(
     packed: Mapping[str, PackedWeight],
     smoothed: frozenset[str],
     dtypes: Mapping[str, torch.dtype],
-) -> None:
+    blocks: Fp8Blocks | None = None,
+) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
     """Give every changed module the value that will be written, and a plain forward.
 
     Quantized weights become their dequantized values; smoothed ones are rounded to the
-    checkpoint's dtype.
+    checkpoint's dtype. Returns the float8 values and factors of smoothed weights that are stored
+    in FP8 ``blocks``, by module.
     """
+    fp8: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
     for name, weight in packed.items():
         module = model.get_submodule(name)
         module.weight.copy_(weight.dequantized())  # type: ignore[operator]
     for name in smoothed:
         for parameter in model.get_submodule(name).parameters(recurse=False):
-            parameter.copy_(parameter.to(dtypes[name]))
+            if dtypes[name] == FP8 and parameter.ndim == 2:
+                assert blocks is not None, "float8 weights come in blocks"
+                fp8[name] = quantize_blocks(parameter, blocks)
+                parameter.copy_(dequantize_blocks(*fp8[name], blocks))
+            elif dtypes[name] != FP8:
+                parameter.copy_(parameter.to(dtypes[name]))
     model.apply(disable_quantization)
+    return fp8

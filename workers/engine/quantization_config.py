@@ -12,34 +12,53 @@ from collections.abc import Iterable
 from typing import Any
 
 import compressed_tensors
-from compressed_tensors.quantization import QuantizationConfig, QuantizationStatus
+from compressed_tensors.quantization import (
+    QuantizationConfig,
+    QuantizationScheme,
+    QuantizationStatus,
+)
 from torch import nn
 
 from workers.engine.checkpoint_names import EXPERT_NUMBER, CheckpointNames
+from workers.engine.fp8_blocks import Fp8Blocks
+from workers.engine.packing import format_of
 from workers.engine.quantization import Plan
 from workers.engine.targets import scheme_of
 
-FORMAT = "pack-quantized"
+MIXED = "mixed-precision"
+FP8_GROUP = "fp8_blocks"
 
 
-def quantization_config(model: nn.Module, plan: Plan, names: CheckpointNames) -> dict[str, Any]:
-    """The section as compressed-tensors writes it: a group for each group of the recipe, and
-    every Linear or router left alone under ``ignore``, by its name in the checkpoint."""
-    groups = {}
+def quantization_config(
+    model: nn.Module,
+    plan: Plan,
+    names: CheckpointNames,
+    blocks: Fp8Blocks | None = None,
+    in_blocks: Iterable[str] = (),
+) -> dict[str, Any]:
+    """The section as compressed-tensors writes it: a group for each group of the recipe, one for
+    the modules of the source that stay in FP8 ``blocks`` (``in_blocks``, by their names in the
+    checkpoint), and every other Linear or router under ``ignore``, by its name there."""
+    groups: dict[str, QuantizationScheme] = {}
     for group in plan.recipe.groups:
         members = [name for name, chosen in plan.modules.items() if chosen == group]
         stored = [names.source_weight(name).removesuffix(".weight") for name in members]
         patterns = [*group.targets, *_missing_patterns(group.targets, stored)]
         groups[group.name] = scheme_of(group, [f"re:{pattern}" for pattern in patterns])
+    packed = {names.source_weight(name).removesuffix(".weight") for name in plan.modules}
+    kept = [name for name in in_blocks if name not in packed]
+    if blocks is not None and kept:
+        groups[FP8_GROUP] = blocks.scheme(_fp8_targets(kept, names))
+    formats = {name: format_of(scheme) for name, scheme in groups.items()}
     config = QuantizationConfig(
         config_groups=groups,
-        format=FORMAT,
+        format=next(iter(formats.values())) if len(set(formats.values())) == 1 else MIXED,
         quantization_status=QuantizationStatus.COMPRESSED,
-        ignore=_left_alone(model, plan, names),
+        ignore=_left_alone(model, plan, names, set(kept)),
     )
     section = config.model_dump(mode="json", exclude={"quant_method"})
-    for group in section["config_groups"].values():
-        group["format"] = FORMAT
+    for name, group in section["config_groups"].items():
+        group["format"] = formats[name]
     return {
         "quant_method": "compressed-tensors",
         "version": compressed_tensors.__version__,
@@ -61,7 +80,24 @@ def _missing_patterns(patterns: Iterable[str], stored: Iterable[str]) -> list[st
     return found
 
 
-def _left_alone(model: nn.Module, plan: Plan, names: CheckpointNames) -> list[str]:
+def _fp8_targets(kept: Iterable[str], names: CheckpointNames) -> list[str]:
+    """Patterns of the modules that stay in FP8 blocks, one for each kind, by the checkpoint's
+    names and, where those differ, by transformers' own."""
+    both: dict[str, None] = {}
+    for name in kept:
+        module = names.parameter_of.get(f"{name}.weight", "").removesuffix(".weight")
+        both.update(dict.fromkeys(_kind(each) for each in (name, module) if each))
+    return [f"re:{pattern}" for pattern in both]
+
+
+def _kind(name: str) -> str:
+    escaped = re.sub(r"(?<=\.)\d+(?=\\\.|$)", r"\\d+", re.escape(name))
+    return f"^{escaped}$"
+
+
+def _left_alone(
+    model: nn.Module, plan: Plan, names: CheckpointNames, in_blocks: set[str]
+) -> list[str]:
     """Modules with a weight of two dimensions that keep it, by checkpoint name, plus the
     recipe's own patterns. Embeddings are not listed: no engine would quantize them."""
     kept = []
@@ -72,4 +108,5 @@ def _left_alone(model: nn.Module, plan: Plan, names: CheckpointNames) -> list[st
         if name not in plan.modules:
             kept.append(names.source_of.get(f"{name}.weight", f"{name}.weight"))
     listed = [name.removesuffix(".weight") for name in kept]
+    listed = [name for name in listed if name not in in_blocks]
     return [*listed, *(f"re:{pattern}" for pattern in plan.recipe.ignore)]

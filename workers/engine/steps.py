@@ -29,10 +29,23 @@ from workers.engine.checkpoint_names import checkpoint_names
 from workers.engine.device import compute_device, compute_dtype
 from workers.engine.evaluation import evaluate
 from workers.engine.export import export, refuse_taken_destination
+from workers.engine.fp8_blocks import FP8, blocks_of
 from workers.engine.layer_store import LayerStore
-from workers.engine.loading import limits_of, linearize, load_model, load_tokenizer
+from workers.engine.loading import (
+    limits_of,
+    linearize,
+    load_model,
+    load_tokenizer,
+    read_config,
+)
 from workers.engine.preflight import meta_model, refuse_too_large, refuse_unfit
-from workers.engine.quantization import Plan, Quantized, plan_of, quantize
+from workers.engine.quantization import (
+    Plan,
+    Quantized,
+    names_of_smoothed,
+    plan_of,
+    quantize,
+)
 from workers.engine.resuming import fingerprint, open_store
 from workers.engine.routing import count_routing, write_coverage
 from workers.engine.safetensors_files import Shards
@@ -242,7 +255,8 @@ def _quantized(run: Run, rows: CalibrationRows, recipe: Recipe, tokens: int) -> 
     )
     dtypes = stored_dtypes(model, plan, spec.model)
     tokenizer = load_tokenizer(spec.model)
-    return quantize(model, tokenizer, plan, batches, dtypes, run.emit, store, finished)
+    blocks = blocks_of(read_config(spec.model))
+    return quantize(model, tokenizer, plan, batches, dtypes, run.emit, store, finished, blocks)
 
 
 STEP_FUNCTIONS: dict[Step, Callable[[Run], Figures]] = {
@@ -256,16 +270,20 @@ STEP_FUNCTIONS: dict[Step, Callable[[Run], Figures]] = {
 
 
 def stored_dtypes(model: PreTrainedModel, plan: Plan, source: Path) -> dict[str, torch.dtype]:
-    """The checkpoint's dtype of every weight that will change, by module name.
+    """The checkpoint's dtype of every weight that will change, by module name; float8 for one
+    that is smoothed and stays in FP8 blocks, the model's own where such a weight is packed.
 
     Raises ModelRefused when a weight to quantize has no tensor of its own in the checkpoint.
     """
     shards = Shards(source)
     names = checkpoint_names(model, shards.tensors)
-    changed = set(plan.modules)
-    for mapping in plan.mappings:
-        changed.update((mapping.smooth, *mapping.balance))
-    return {name: shards.tensors[names.source_weight(name)].dtype for name in changed}
+    found = {
+        name: shards.tensors[names.source_weight(name)].dtype
+        for name in names_of_smoothed(plan) | plan.modules.keys()
+    }
+    plain = meta_model(source).dtype
+    packed = {name: plain for name in plan.modules if found[name] == FP8}
+    return {**found, **packed}
 
 
 def _rows(

@@ -28,7 +28,7 @@ def weight_args(group: Group) -> QuantizationArgs:
     strategy = QuantizationStrategy.GROUP if group.group_size else QuantizationStrategy.CHANNEL
     return QuantizationArgs(
         num_bits=group.bits,
-        type=QuantizationType.INT,
+        type=QuantizationType.FLOAT if group.type == "float" else QuantizationType.INT,
         symmetric=group.symmetric,
         strategy=strategy,
         group_size=group.group_size,

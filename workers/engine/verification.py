@@ -15,15 +15,27 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from compressed_tensors.quantization import QuantizationConfig, QuantizationScheme
+from compressed_tensors.quantization import (
+    QuantizationConfig,
+    QuantizationScheme,
+    QuantizationStrategy,
+)
 from safetensors import SafetensorError
 
 from app.errors import CalibrantError, CheckpointRefused
 from app.jobs.spec import Problem, Verification
 from workers.engine.checkpoint_names import EXPERT_NUMBER
+from workers.engine.fp8_blocks import (
+    FP8,
+    STORED_SCALE,
+    blocks_of,
+    dequantize_blocks,
+    scale_name,
+    written_name,
+)
 from workers.engine.loading import read_config, refuse_unusable_source
 from workers.engine.manifest import described, read_manifest, source_of
-from workers.engine.packing import SUFFIXES, dequantize, sha256_of
+from workers.engine.packing import dequantize, sha256_of, tensors_of
 from workers.engine.safetensors_files import Shards
 
 FAR_FROM_SOURCE = 0.25
@@ -62,6 +74,7 @@ class _Check:
         self.written = Shards(checkpoint, CheckpointRefused)
         self.manifest = read_manifest(checkpoint)
         self.config = _quantization_config(checkpoint)
+        self.blocks = blocks_of(read_config(source))
         self.accounted = 0
         self.packed = 0
 
@@ -94,22 +107,24 @@ class _Check:
             )
 
     def _names_for(self, name: str) -> list[str]:
+        if name.endswith(f".{STORED_SCALE}"):
+            weight = name.removesuffix(STORED_SCALE) + "weight"
+            return [] if self._scheme_of(weight) else [written_name(name)]
         scheme = self._scheme_of(name)
         if scheme is None:
             return [name]
-        base = name.removesuffix("weight")
-        symmetric = scheme.weights is None or scheme.weights.symmetric
-        return [base + suffix for suffix in (SUFFIXES[:3] if symmetric else SUFFIXES)]
+        return [name.removesuffix("weight") + suffix for suffix in tensors_of(scheme)]
 
     def _scheme_of(self, name: str) -> QuantizationScheme | None:
         """The scheme of a source tensor: by the manifest's list, else by the config's targets."""
-        if not name.endswith(".weight") or len(self.source.tensors[name].shape) != 2:
+        stored = self.source.tensors.get(name)
+        if not name.endswith(".weight") or stored is None or len(stored.shape) != 2:
             return None
         module = name.removesuffix(".weight")
         if module in (self.config.ignore or ()):
             return None
         for group in self.config.config_groups.values():
-            if not isinstance(group, QuantizationScheme):
+            if not isinstance(group, QuantizationScheme) or _stays_in_blocks(group):
                 continue
             patterns = [t.removeprefix("re:") for t in group.targets if t.startswith("re:")]
             if any(re.match(pattern, module) for pattern in patterns):
@@ -117,6 +132,8 @@ class _Check:
         return None
 
     def _faults(self, name: str, names: list[str]) -> Iterator[Problem]:
+        if not names:
+            return
         missing = [each for each in names if each not in self.written.tensors]
         cut = [e for e in names if e not in missing and not self.written.tensors[e].whole]
         for each in missing:
@@ -137,7 +154,7 @@ class _Check:
             yield Problem(tensor=names[0], problem=f"It cannot be read: {error}.")
 
     def _kept_faults(self, name: str) -> Iterator[Problem]:
-        here, there = self.written.tensors[name], self.source.tensors[name]
+        here, there = self.written.tensors[written_name(name)], self.source.tensors[name]
         if (here.dtype, here.shape) != (there.dtype, there.shape):
             yield Problem(
                 tensor=name,
@@ -145,7 +162,7 @@ class _Check:
                 f"{list(there.shape)}.",
             )
             return
-        tensor = self.written.tensor(name)
+        tensor = self.written.tensor(written_name(name))
         if tensor.is_floating_point() and not bool(tensor.float().isfinite().all()):
             yield Problem(tensor=name, problem="It has values that are not finite.")
         smoothed = self.manifest.smoothed if self.manifest else {}
@@ -157,14 +174,12 @@ class _Check:
 
     def _packed_faults(self, name: str, scheme: QuantizationScheme) -> Iterator[Problem]:
         base = name.removesuffix("weight")
-        tensors = {s: self.written.tensor(base + s) for s in SUFFIXES if base + s in
-                   self.written.tensors}  # fmt: skip
-        scale, shape = tensors["weight_scale"], tuple(tensors["weight_shape"].tolist())
+        tensors = {suffix: self.written.tensor(base + suffix) for suffix in tensors_of(scheme)}
+        scale, shape = tensors["weight_scale"], _shape_of(tensors)
         if shape != self.source.tensors[name].shape:
             wanted = list(self.source.tensors[name].shape)
-            yield Problem(
-                tensor=f"{base}weight_shape", problem=f"It says {list(shape)}, not {wanted}."
-            )
+            where = "weight_shape" if "weight_shape" in tensors else "weight"
+            yield Problem(tensor=base + where, problem=f"It says {list(shape)}, not {wanted}.")
             return
         if not bool(scale.isfinite().all()):
             yield Problem(tensor=f"{base}weight_scale", problem="A scale is not finite.")
@@ -179,7 +194,8 @@ class _Check:
         yield from self._value_faults(name, dequantize(tensors, scheme))
 
     def _value_faults(self, name: str, value: torch.Tensor) -> Iterator[Problem]:
-        packed_name = f"{name}_packed"
+        scheme = self._scheme_of(name)
+        packed_name = name.removesuffix("weight") + (tensors_of(scheme)[0] if scheme else "weight")
         if self.manifest:
             expected = self.manifest.dequantized.get(name)
             if expected is None:
@@ -189,13 +205,20 @@ class _Check:
                     tensor=packed_name,
                     problem="Its dequantized value is not the one that was quantized.",
                 )
-        distance = relative_distance(value, self.source.tensor(name))
+        distance = relative_distance(value, self._source_weight(name))
         if not distance < FAR_FROM_SOURCE:
             yield Problem(
                 tensor=packed_name,
                 problem=f"Its dequantized value is far from the source: {distance:.2f} of its "
                 "energy is not explained by any scaling of rows and columns.",
             )
+
+    def _source_weight(self, name: str) -> torch.Tensor:
+        """A weight of the source, dequantized where it is stored in FP8 blocks."""
+        weight = self.source.tensor(name)
+        if weight.dtype != FP8 or self.blocks is None:
+            return weight
+        return dequantize_blocks(weight, self.source.tensor(scale_name(name)), self.blocks)
 
     def _changed_files(self) -> Iterator[Problem]:
         for expected in self.manifest.files if self.manifest else []:
@@ -228,12 +251,27 @@ def _wrong_layout(
     assert scheme.weights is not None
     rows, columns = shape
     bits, size = scheme.weights.num_bits, scheme.weights.group_size or columns
-    packed, scale = tensors["weight_packed"], tensors["weight_scale"]
-    if packed.dtype != torch.int32 or tuple(packed.shape) != (rows, -(-columns * bits // 32)):
-        return "weight_packed"
+    scale = tensors["weight_scale"]
+    if "weight_packed" in tensors:
+        packed = tensors["weight_packed"]
+        if packed.dtype != torch.int32 or tuple(packed.shape) != (rows, -(-columns * bits // 32)):
+            return "weight_packed"
+    elif tensors["weight"].dtype != FP8:
+        return "weight"
     if tuple(scale.shape) != (rows, columns // size):
         return "weight_scale"
     return None
+
+
+def _shape_of(tensors: dict[str, torch.Tensor]) -> tuple[int, ...]:
+    if "weight_shape" in tensors:
+        return tuple(tensors["weight_shape"].tolist())
+    return tuple(tensors["weight"].shape)
+
+
+def _stays_in_blocks(group: QuantizationScheme) -> bool:
+    """Whether a group is the source's own FP8 blocks, which are copied and not made here."""
+    return group.weights is not None and group.weights.strategy == QuantizationStrategy.BLOCK
 
 
 def _quantization_config(checkpoint: Path) -> QuantizationConfig:
