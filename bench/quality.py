@@ -71,7 +71,7 @@ VARIANTS = (
     Variant("stock, router first", {"search": "stock"}),
     Variant("exact, all tokens", {}),
     Variant("routed", {"statistics": "routed"}),
-    Variant("routed, floor of 256", {"statistics": "routed", "floor": 256}),
+    Variant("routed, floor of 2,048", {"statistics": "routed", "floor": 2_048}),
     Variant("fast, all tokens", {"search": "fast"}),
     Variant("fast, routed", {"statistics": "routed", "search": "fast"}),
     Variant("routed, English rows only", {"statistics": "routed"}, english_only=True),

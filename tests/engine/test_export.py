@@ -296,3 +296,28 @@ def test_engines_resolve_every_module_by_the_checkpoints_names(
             assert (wanted, left_alone) == (True, False), module
         else:
             assert not wanted or left_alone, module
+
+
+@pytest.mark.parametrize("limit", [10_000, 40_000])
+def test_files_stay_under_the_limit(
+    saved: Callable[[str], Path], tmp_path: Path, limit: int
+) -> None:
+    directory = saved("minimax_m2")
+    model, done = quantized(directory, recipe_for(EXPERTS))
+    parts = [
+        export(model, done, directory, "s", tmp_path / name, shard_bytes=limit).directory
+        for name in ("one", "other")
+    ]
+    files = sorted(parts[0].glob("*.safetensors"))
+    assert len(files) > 2
+    assert files[0].name == f"model-00001-of-{len(files):05d}.safetensors"
+    largest = max(tensor.nbytes for tensor in tensors_of(parts[0]).values())
+    for file in files:
+        held = load_file(file)
+        assert sum(t.nbytes for t in held.values()) <= limit or len(held) <= 3
+    assert largest > 10_000  # one tensor alone is over the smaller limit, and is kept whole
+    index = json.loads((parts[0] / INDEX).read_text(encoding="utf-8"))
+    assert index["weight_map"].keys() == tensors_of(parts[0]).keys()
+    assert verify(parts[0], directory).ok
+    hashes = [[described(file).sha256 for file in sorted(part.iterdir())] for part in parts]
+    assert hashes[0] == hashes[1]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from app.errors import ModelRefused
 from workers.engine.loading import (
@@ -18,6 +19,7 @@ from workers.engine.loading import (
     refuse_unusable_source,
 )
 from workers.engine.safetensors_files import INDEX, Shards
+from workers.engine.steps import load_for_computing
 
 
 @pytest.fixture
@@ -92,3 +94,37 @@ def test_linearizing_needs_no_offload_wrappers(source: Path) -> None:
     model = linearize(load_model(source))
     assert isinstance(model.get_submodule("model.layers.0.mlp.experts.0.up_proj"), torch.nn.Linear)
     assert not any("forward" in module.__dict__ for module in model.modules())
+
+
+def test_an_index_of_another_revision_is_refused(copy: Path) -> None:
+    names = list(Shards(copy).tensors)
+    weight_map = dict.fromkeys([*names, "model.layers.9.extra.weight"], "model.safetensors")
+    (copy / INDEX).write_text(json.dumps({"weight_map": weight_map}), encoding="utf-8")
+    with pytest.raises(ModelRefused, match=r"says that model\.layers\.9\.extra\.weight is in"):
+        refuse_unusable_source(copy)
+
+
+def test_a_tensor_in_two_files_is_refused(copy: Path) -> None:
+    shutil.copyfile(copy / "model.safetensors", copy / "model-old.safetensors")
+    with pytest.raises(ModelRefused, match="is in more than one file"):
+        refuse_unusable_source(copy)
+
+
+def test_a_file_that_ends_early_is_refused(copy: Path) -> None:
+    file = copy / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(ModelRefused, match="ends before its tensor"):
+        refuse_unusable_source(copy)
+    file.write_bytes(file.read_bytes()[:20])
+    with pytest.raises(ModelRefused, match="cannot be read"):
+        refuse_unusable_source(copy)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_weight_that_is_not_a_number_is_named(copy: Path, value: float) -> None:
+    file = copy / "model.safetensors"
+    tensors = load_file(file)
+    tensors["model.layers.1.self_attn.o_proj.weight"][3, 3] = value
+    save_file(tensors, file, metadata={"format": "pt"})
+    with pytest.raises(ModelRefused, match=r"layers\.1\.self_attn\.o_proj\.weight.*not finite"):
+        load_for_computing(copy)

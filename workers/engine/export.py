@@ -14,7 +14,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -52,6 +52,8 @@ CARRIED = (
     "LICEN[CS]E*", "NOTICE*", "COPYING*", "USE_POLICY*",
 )  # fmt: skip
 OWN_FILES = ("config.json", INDEX, MANIFEST)
+
+SHARD_BYTES = 5_000_000_000
 
 OnShard = Callable[[int, int], None]
 
@@ -137,8 +139,11 @@ def export(
     set_id: str,
     destination: Path,
     on_shard: OnShard | None = None,
+    shard_bytes: int = SHARD_BYTES,
 ) -> Exported:
     """Write the checkpoint beside ``destination``, then rename it there; manifest last.
+
+    Its files are the source's, cut where one would be larger than ``shard_bytes``.
 
     Raises DiskFull (nothing half-written stays) and CheckpointRefused (destination taken).
     """
@@ -148,7 +153,7 @@ def export(
     partial.mkdir(parents=True)
     try:
         with disk_full_is_a_sentence(destination):
-            files = _write(model, quantized, source, set_id, partial, on_shard)
+            files = _write(model, quantized, source, set_id, partial, on_shard, shard_bytes)
             if destination.exists():
                 destination.rmdir()
             partial.rename(destination)
@@ -165,13 +170,14 @@ def _write(
     set_id: str,
     directory: Path,
     on_shard: OnShard | None,
+    shard_bytes: int,
 ) -> list[CheckpointFile]:
     shards = Shards(source)
     names = checkpoint_names(model, shards.tensors)
     _refuse_too_little_room(shards, names, quantized, directory)
     changed = quantized.smoothed | quantized.packed.keys()
     rewriting = _Rewriting(shards, names, quantized, model.state_dict(), changed, {}, {})
-    _write_shards(rewriting, directory, on_shard)
+    _write_shards(rewriting, directory, shard_bytes, on_shard)
     given = read_config(source)
     in_blocks = [n.removesuffix(".weight") for n, t in shards.tensors.items() if t.dtype == FP8]
     section = quantization_config(model, quantized.plan, names, blocks_of(given), in_blocks)
@@ -209,20 +215,61 @@ def _refuse_too_little_room(
         )
 
 
-def _write_shards(rewriting: _Rewriting, directory: Path, on_shard: OnShard | None) -> None:
+@dataclass
+class _Shard:
+    """A file being filled: the source's file it began with, its tensors and their bytes."""
+
+    source: str
+    tensors: dict[str, torch.Tensor] = field(default_factory=dict)
+    bytes: int = 0
+
+    def add(self, tensors: dict[str, torch.Tensor]) -> None:
+        self.tensors.update(tensors)
+        self.bytes += sum(tensor.nbytes for tensor in tensors.values())
+
+
+def _write_shards(
+    rewriting: _Rewriting, directory: Path, shard_bytes: int, on_shard: OnShard | None
+) -> None:
+    """Write the source's files one by one, cut where one would be larger than ``shard_bytes``;
+    a tensor larger than that gets a file of its own."""
     shards = rewriting.shards
-    weight_map: dict[str, str] = {}
+    written: list[tuple[Path, str, list[str]]] = []
     total_size = 0
     for done, file in enumerate(shards.files, start=1):
-        tensors: dict[str, torch.Tensor] = {}
+        shard = _Shard(file)
         for source in shards.names_in(file):
-            tensors.update(rewriting.tensors_of(source))
-        save_file(tensors, directory / file, metadata={"format": "pt"})
-        weight_map.update(dict.fromkeys(tensors, file))
-        total_size += sum(tensor.nbytes for tensor in tensors.values())
+            tensors = rewriting.tensors_of(source)
+            size = sum(tensor.nbytes for tensor in tensors.values())
+            if shard.tensors and shard.bytes + size > shard_bytes:
+                written.append(_write_shard(shard, directory, len(written)))
+                total_size += shard.bytes
+                shard = _Shard(file)
+            shard.add(tensors)
+        written.append(_write_shard(shard, directory, len(written)))
+        total_size += shard.bytes
         if on_shard is not None:
             on_shard(done, len(shards.files))
-    if len(shards.files) > 1 or (shards.directory / INDEX).is_file():
+    _name_shards(written, shards, directory, total_size)
+
+
+def _write_shard(shard: _Shard, directory: Path, number: int) -> tuple[Path, str, list[str]]:
+    file = directory / f".shard-{number:05d}"
+    save_file(shard.tensors, file, metadata={"format": "pt"})
+    return file, shard.source, list(shard.tensors)
+
+
+def _name_shards(
+    written: list[tuple[Path, str, list[str]]], shards: Shards, directory: Path, total_size: int
+) -> None:
+    """Give the files the source's names, or numbers where one of the source's became several."""
+    mirrored = len(written) == len(shards.files)
+    weight_map: dict[str, str] = {}
+    for number, (file, source, names) in enumerate(written, start=1):
+        name = source if mirrored else f"model-{number:05d}-of-{len(written):05d}.safetensors"
+        file.rename(directory / name)
+        weight_map.update(dict.fromkeys(names, name))
+    if len(written) > 1 or (shards.directory / INDEX).is_file():
         index = {"metadata": {"total_size": total_size}, "weight_map": weight_map}
         write_text(directory / INDEX, json.dumps(index, indent=2, sort_keys=True) + "\n")
 

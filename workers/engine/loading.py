@@ -69,7 +69,7 @@ def read_config(directory: Path) -> dict[str, Any]:
 
 def refuse_unusable_source(directory: Path, weights: bool = True) -> None:
     """Raise ModelRefused when the directory cannot be a source: not a model, quantized already,
-    or, where ``weights`` are looked for, none in safetensors."""
+    or, where ``weights`` are looked for, none in safetensors or files that are not whole."""
     config = read_config(directory)
     quantization = config.get("quantization_config")
     if quantization and blocks_of(config) is None:
@@ -80,6 +80,7 @@ def refuse_unusable_source(directory: Path, weights: bool = True) -> None:
         )
     if weights:
         refuse_without_safetensors(directory)
+        Shards(directory).refuse_broken()
 
 
 def refuse_without_safetensors(directory: Path) -> None:
@@ -121,6 +122,17 @@ def load_model(
         nn.Module.to(model, dtype)
     nn.Module.to(model, device).train(False)
     return model
+
+
+@torch.no_grad()
+def refuse_not_finite(model: PreTrainedModel, directory: Path) -> None:
+    """Raise ModelRefused, naming the tensor, for a loaded weight that is not a number."""
+    for name, parameter in model.named_parameters():
+        if not bool(parameter.isfinite().all()):
+            raise ModelRefused(
+                f"{name} of the model at {directory} has values that are not finite: fetch its "
+                "files again."
+            )
 
 
 def _dequantizing(blocks: Fp8Blocks) -> FineGrainedFP8Config:

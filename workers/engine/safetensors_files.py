@@ -65,7 +65,9 @@ class Shards:
     def __init__(self, directory: Path, refused: type[CalibrantError] = ModelRefused) -> None:
         self.directory = directory
         self.refused = refused
+        self.weight_map: dict[str, str] = {}
         self.files = self._files()
+        self._twice: list[str] = []
         self.tensors: dict[str, StoredTensor] = {}
         self.unreadable: dict[str, str] = {}
         for name in self.files:
@@ -75,8 +77,8 @@ class Shards:
         index = self.directory / INDEX
         if index.is_file():
             try:
-                weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-                names = sorted(set(weight_map.values()))
+                self.weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+                names = sorted(set(self.weight_map.values()))
             except (ValueError, KeyError, TypeError, AttributeError) as error:
                 raise self.refused(f"{index} cannot be read: {error!r}.") from error
         else:
@@ -91,6 +93,7 @@ class Shards:
     def _read(self, name: str) -> None:
         try:
             header = read_header(self.directory / name)
+            self._twice.extend(header.keys() & self.tensors.keys())
             self.tensors.update(header)
         except ValueError as error:
             self.unreadable[name] = str(error)
@@ -104,6 +107,29 @@ class Shards:
     def names_in(self, file: str) -> list[str]:
         """The tensors of one file, in the order of its header."""
         return [name for name, stored in self.tensors.items() if stored.file == file]
+
+    def refuse_broken(self) -> None:
+        """Raise ``refused`` for a file that cannot be read or ends early, a tensor in two files,
+        and an index that names a tensor its file has not."""
+        for name, reason in self.unreadable.items():
+            raise self.refused(f"{self.directory / name} cannot be read: {reason}.")
+        for name, stored in self.tensors.items():
+            if not stored.whole:
+                raise self.refused(
+                    f"{self.directory / stored.file} ends before its tensor {name} does: fetch "
+                    "the file again."
+                )
+        if self._twice:
+            raise self.refused(
+                f"The tensor {self._twice[0]} is in more than one file of {self.directory}: "
+                "remove the file that does not belong to the model."
+            )
+        for name, file in self.weight_map.items():
+            if name not in self.tensors or self.tensors[name].file != file:
+                raise self.refused(
+                    f"{INDEX} of {self.directory} says that {name} is in {file}, and it is not: "
+                    "fetch the index and the files of one revision."
+                )
 
     @property
     def size_bytes(self) -> int:

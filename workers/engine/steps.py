@@ -37,6 +37,7 @@ from workers.engine.loading import (
     load_model,
     load_tokenizer,
     read_config,
+    refuse_not_finite,
 )
 from workers.engine.preflight import meta_model, refuse_too_large, refuse_unfit
 from workers.engine.quantization import (
@@ -327,7 +328,9 @@ def load_for_computing(directory: Path) -> PreTrainedModel:
     """The source model on the compute device, in the dtype scales are searched in."""
     device = compute_device()
     stored = meta_model(directory).dtype
-    return load_model(directory, compute_dtype(device, stored), device)
+    model = load_model(directory, compute_dtype(device, stored), device)
+    refuse_not_finite(model, directory)
+    return model
 
 
 def _write_list(file: Path, items: list[Any]) -> None:
