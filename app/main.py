@@ -30,9 +30,13 @@ from app.jobs import service as jobs_service
 from app.negotiation import error_response
 from app.overview import routes as overview
 from app.quality import routes as quality
+from app.recipes import routes as recipes
 from app.settings import Settings, get_settings, is_loopback
 from app.sources import routes as sources
 
+ROOMS = (
+    overview, sources, calibration, base_models, recipes, jobs, coverage, quality, checkpoints,
+)  # fmt: skip
 SWEEP_SECONDS = 3.0
 RESEND_SECONDS = 30.0
 
@@ -55,7 +59,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         redoc_url=None,
     )
     app.state.settings = settings
-    for room in (overview, sources, calibration, base_models, jobs, coverage, quality, checkpoints):
+    for room in ROOMS:
         app.include_router(room.router)
     app.include_router(auth.router)
     app.add_api_route("/healthz", _healthz, include_in_schema=False)

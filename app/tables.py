@@ -8,6 +8,9 @@ from app.base_models.models import BaseModelRecord
 from app.calibration.models import CalibrationSet
 from app.checkpoints.models import Checkpoint
 from app.jobs.models import Job, JobEvent
+from app.recipes.models import SavedRecipe
 
-TABLES: tuple[type[SQLModel], ...] = (BaseModelRecord, CalibrationSet, Job, JobEvent, Checkpoint)
+TABLES: tuple[type[SQLModel], ...] = (
+    BaseModelRecord, CalibrationSet, Job, JobEvent, Checkpoint, SavedRecipe,
+)  # fmt: skip
 metadata = SQLModel.metadata

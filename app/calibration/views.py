@@ -18,7 +18,8 @@ from app.calibration.starter import software_engineer
 from app.calibration.totals import Totals, totals
 from app.errors import CalibrantError
 from app.facets import Facet, label_of, vocabulary
-from app.recipes.schema import DEFAULT_PRESET, PRESETS
+from app.recipes import service as recipes
+from app.recipes.schema import DEFAULT_PRESET, PRESETS, Recipe
 from app.settings import Settings
 from app.sources.starter_corpus import load_rows
 
@@ -198,7 +199,7 @@ def set_view(
         samples=_samples(session, settings, spec, model_id),
         models=models,
         model_id=model_id,
-        recipes=recipe_choices(),
+        recipes=recipe_choices(session),
     )
 
 
@@ -207,15 +208,16 @@ def model_choices(session: Session) -> list[ModelChoice]:
     return [ModelChoice(id=m.id, name=m.name) for m in base_models.list_models(session)]
 
 
-def recipe_choices() -> list[RecipeChoice]:
-    """Recipes to choose from."""
+def recipe_choices(session: Session) -> list[RecipeChoice]:
+    """Recipes to choose from: presets, then saved ones."""
+    saved = [Recipe.model_validate(each.document) for each in recipes.list_recipes(session)]
     return [
         RecipeChoice(
             name=recipe.name,
             description=recipe.description,
             is_default=recipe.name == DEFAULT_PRESET,
         )
-        for recipe in PRESETS.values()
+        for recipe in (*PRESETS.values(), *saved)
     ]
 
 

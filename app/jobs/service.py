@@ -26,7 +26,8 @@ from app.jobs.models import Job, JobEvent
 from app.jobs.queue import send
 from app.jobs.spec import JobSpec, Resume
 from app.jobs.states import FINAL, HELD_BY_WORKER, JobKind, JobState, may_follow
-from app.recipes.schema import PRESETS, Recipe
+from app.recipes import service as recipes
+from app.recipes.schema import DEFAULT_PRESET
 from app.settings import Settings
 
 LOST = (
@@ -109,14 +110,16 @@ def compose_job(
 ) -> Job:
     """The row of a new job; what cannot work is refused before anything is written.
 
-    Raises NotFound for an unknown set, model or preset, ModelRefused, CompositionRefused and
+    Raises NotFound for an unknown set, model or recipe, ModelRefused, CompositionRefused and
     RecipeRefused when they do not fit together.
     """
     calibration_set = calibration.get_set(session, set_id)
     model = base_models.get_model(session, model_id)
-    preset = _preset(recipe) if kind is JobKind.QUANTIZE else None
+    chosen = None
+    if kind is JobKind.QUANTIZE:
+        chosen = recipes.get_recipe(session, recipe or DEFAULT_PRESET)
     spec = calibration.spec_of(calibration_set)
-    base_models.require_usable(model, preset)
+    base_models.require_usable(model, chosen)
     index = calibration.require_buildable(settings, spec, Path(model.path))
     job_id = secrets.token_hex(6)
     job_spec = JobSpec(
@@ -126,9 +129,9 @@ def compose_job(
         sets_dir=settings.sets_dir,
         model=Path(model.path),
         calibration=spec,
-        held_out=held_out_for(spec, index) if preset else None,
-        recipe=preset,
-        checkpoint=settings.checkpoints_dir / job_id if preset else None,
+        held_out=held_out_for(spec, index) if chosen else None,
+        recipe=chosen,
+        checkpoint=settings.checkpoints_dir / job_id if chosen else None,
         seed=spec.seed,
         threads=settings.threads,
     )
@@ -138,15 +141,9 @@ def compose_job(
         name=f"{calibration_set.name} on {model.name}",
         set_id=set_id,
         model_id=model_id,
-        recipe=preset.name if preset else None,
+        recipe=chosen.name if chosen else None,
         spec=job_spec.model_dump(mode="json"),
     )
-
-
-def _preset(slug: str | None) -> Recipe:
-    if slug not in PRESETS:
-        raise NotFound(f"There is no recipe {slug!r}; there are {', '.join(PRESETS)}.")
-    return PRESETS[slug]
 
 
 def submit(session: Session, settings: Settings, job: Job) -> Job:

@@ -44,7 +44,8 @@ def parse_recipe(text: str, name: str, where: str) -> Imported:
         raise RecipeRefused(f"{where}: {place}: {first['msg']}.") from error
 
 
-def dump_recipe(recipe: Recipe) -> str:
-    """The recipe as our own YAML, which ``load_recipe`` reads back as it was."""
-    document = recipe.model_dump(mode="json", exclude_defaults=True)
+def dump_recipe(recipe: Recipe, whole: bool = False) -> str:
+    """The recipe as our own YAML, which ``load_recipe`` reads back as it was; ``whole`` with the
+    keys that have their usual value too."""
+    document = recipe.model_dump(mode="json", exclude_defaults=not whole)
     return yaml.safe_dump(document, sort_keys=False, width=100)

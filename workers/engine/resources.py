@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from torch import nn
 from transformers import PreTrainedModel
 
-from app.recipes.schema import Group
+from app.recipes.packed_size import packed_bytes
 from workers.engine.architecture import MoeLayer, layer_index, moe_layers
 from workers.engine.awq import FAST_SHARE
 from workers.engine.mappings import TreeMapping
@@ -30,8 +30,6 @@ SCRATCH_BYTES = 64 << 20
 LIBRARIES_BYTES = 700 << 20
 MASK_ELEMENT_BYTES = 4
 HELD_OUT_TOKENS = 45_000
-SCALE_BYTES = 2
-SHAPE_BYTES = 16
 
 
 @dataclass(frozen=True)
@@ -165,14 +163,6 @@ def sizes_of(model: PreTrainedModel, plan: Plan, computed: int, stored: int) -> 
         checkpoint=(total - replaced) * stored + packed,
         hidden_state=int(model.config.get_text_config().hidden_size) * computed,
     )
-
-
-def packed_bytes(rows: int, columns: int, group: Group) -> int:
-    """The bytes of a weight's packed tensors."""
-    scales = rows * (columns // (group.group_size or columns))
-    zero_points = 0 if group.symmetric else -(-scales * group.bits // 8)
-    words = rows * -(-columns * group.bits // 32)
-    return 4 * words + SCALE_BYTES * scales + zero_points + SHAPE_BYTES
 
 
 def memory_of(sizes: Sizes, tokens: int, tokens_a_batch: int) -> int:

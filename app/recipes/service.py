@@ -1,0 +1,94 @@
+"""What can be done with recipes: find one, keep one, hold one against a model."""
+
+from __future__ import annotations
+
+import functools
+import re
+from pathlib import Path
+
+from sqlmodel import Session, col, select
+
+from app.base_models import service as base_models
+from app.base_models.architecture import describe, linearized_name
+from app.errors import Conflict, NotFound, RecipeRefused
+from app.recipes.lint import Lint, Weights, lint_text
+from app.recipes.migration import Imported
+from app.recipes.models import SavedRecipe
+from app.recipes.schema import PRESETS, Recipe
+
+SLUG = re.compile(r"^[a-z0-9][a-z0-9_-]{0,79}$")
+LONGEST_TEXT = 100_000
+
+
+def list_recipes(session: Session) -> list[SavedRecipe]:
+    """Every saved recipe, the newest first."""
+    return list(session.exec(select(SavedRecipe).order_by(col(SavedRecipe.created_at).desc())))
+
+
+def get_recipe(session: Session, name: str) -> Recipe:
+    """A preset or a saved recipe by its name. Raises NotFound."""
+    if name in PRESETS:
+        return PRESETS[name]
+    return Recipe.model_validate(get_saved(session, name).document)
+
+
+def get_saved(session: Session, name: str) -> SavedRecipe:
+    """A saved recipe by its name. Raises NotFound."""
+    saved = session.get(SavedRecipe, name)
+    if saved is None:
+        raise NotFound(f"There is no recipe {name!r}; the presets are {', '.join(PRESETS)}.")
+    return saved
+
+
+def save_recipe(session: Session, found: Imported, name: str) -> SavedRecipe:
+    """Keep a recipe under a name of its own.
+
+    Raises RecipeRefused for a name that cannot stand in an address, Conflict for one that is
+    taken: a recipe is never changed, because jobs name it.
+    """
+    if not SLUG.match(name):
+        raise RecipeRefused(
+            f"{name!r} cannot be a recipe's name: use small letters, digits, - and _, 80 at most."
+        )
+    if name in PRESETS or session.get(SavedRecipe, name) is not None:
+        raise Conflict(f"There is a recipe {name!r} already: choose another name.")
+    recipe = found.recipe.model_copy(update={"name": name})
+    saved = SavedRecipe(
+        name=name,
+        document=recipe.model_dump(mode="json"),
+        notes=[note.model_dump() for note in found.notes],
+    )
+    session.add(saved)
+    session.commit()
+    return saved
+
+
+def lint(session: Session, text: str, name: str, model_id: str | None) -> Lint:
+    """Hold a recipe's text against an added model, or against nothing. Raises NotFound."""
+    if len(text) > LONGEST_TEXT:
+        return Lint(errors=[f"The recipe is longer than {LONGEST_TEXT:,} characters."])
+    weights = None
+    if model_id:
+        record = base_models.get_model(session, model_id)
+        weights = weights_of(record.path, record.fingerprint, record.name)
+    return lint_text(text, name or "recipe", weights)
+
+
+@functools.lru_cache(maxsize=4)
+def weights_of(path: str, _fingerprint: str, name: str) -> Weights:
+    """The matrices of a model, by its headers; kept while its fingerprint stays the same.
+
+    Embeddings and routers are left out: no recipe may quantize them. Raises ModelRefused.
+    """
+    summary = describe(Path(path))
+    router = (summary.experts, summary.hidden)
+    shapes, fused = {}, set()
+    for stored, shape in summary.weight_shapes.items():
+        module = linearized_name(stored)
+        if shape == router or "embed" in module:
+            continue
+        shapes[module] = shape
+        if summary.fused_experts and ".experts." in module:
+            fused.add(module)
+    each = summary.size_bytes / max(1, summary.parameters)
+    return Weights(name, shapes, frozenset(fused), each, summary.size_bytes)

@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from fastapi.testclient import TestClient
+
+from app.recipes.files import dump_recipe
+from app.recipes.schema import PRESETS
+from tests.seed import write_model
+
+OLD = Path(__file__).with_name("old_experts.yaml").read_text(encoding="utf-8")
+TEXT = dump_recipe(PRESETS["experts-w4a16-g32"].model_copy(update={"grid": 8}))
+
+
+def test_presets_have_their_pages(filled, html: dict) -> None:
+    listed = filled.client.get("/recipes").json()["recipes"]
+    assert [each["name"] for each in listed] == list(PRESETS)
+    page = filled.client.get("/recipes/experts-w4a16-g32", headers=html).text
+    assert "4-bit integers, one scale for 32 weights" in page
+    assert f"/jobs/{filled.seeded.jobs['succeeded']}" in page
+    assert filled.client.get("/recipes/nothing", headers=html).status_code == 404
+
+
+def test_a_recipe_is_kept_under_its_name_and_never_changed(client: TestClient, html: dict) -> None:
+    kept = client.post("/recipes", data={"name": "mine", "text": TEXT}, headers=html)
+    assert kept.headers["location"] == "/recipes/mine"
+    view = client.get("/recipes/mine").json()
+    assert (view["recipe"]["grid"], view["recipe"]["name"]) == (8, "mine")
+    again = client.post("/recipes", data={"name": "mine", "text": TEXT}, headers=html)
+    assert again.status_code == 422
+    assert "already: choose another name" in again.text
+    assert client.post("/recipes", json={"name": "mine", "text": TEXT}).status_code == 409
+    assert client.get("/recipes").json()["recipes"][0]["name"] == "mine"
+
+
+def test_its_file_is_what_the_command_line_reads(client: TestClient) -> None:
+    client.post("/recipes", json={"name": "mine", "text": TEXT})
+    file = client.get("/recipes/mine/recipe.yaml")
+    assert file.headers["content-disposition"] == 'attachment; filename="mine.yaml"'
+    assert "grid: 8" in file.text
+
+
+def test_an_old_recipe_is_imported_with_its_notes(client: TestClient, html: dict) -> None:
+    kept = client.post("/recipes", data={"name": "old", "text": OLD}, headers=html)
+    assert kept.status_code == 303
+    page = client.get("/recipes/old", headers=html).text
+    assert "Changed on import" in page
+    assert "router first" in page
+
+
+@pytest.mark.parametrize("name", ["Has Spaces", "../up", "experts-w4a16-g32", "x" * 81])
+def test_a_name_that_cannot_be_used_keeps_what_was_typed(
+    client: TestClient, html: dict, name: str
+) -> None:
+    refused = client.post("/recipes", data={"name": name, "text": TEXT}, headers=html)
+    assert refused.status_code == 422
+    assert "grid: 8" in refused.text
+    assert 'role="alert"' in refused.text
+
+
+def test_lint_holds_it_against_a_model(client: TestClient, html: dict, tmp_path: Path) -> None:
+    model = client.post("/models", json={"path": str(write_model(tmp_path / "tiny"))}).json()
+    given = {"text": TEXT, "name": "r", "model_id": model["model"]["id"]}
+    told = client.post("/recipes/lint", json=given).json()["lint"]
+    assert told["errors"] == []
+    assert told["quantized"] == told["patterns"][0]["matches"] > 0
+    assert 0 < told["bytes_after"] < told["bytes_before"]
+    headers = {**html, "hx-request": "true"}
+    fragment = client.post("/recipes/lint", data={**given, "text": "groups: 7"}, headers=headers)
+    assert fragment.status_code == 200
+    assert "to mend" in fragment.text
+    assert "<html" not in fragment.text
+
+
+def test_a_job_takes_a_saved_recipe(filled, html: dict) -> None:
+    page = filled.client.get(f"/sets/{filled.seeded.set_id}", headers=html).text
+    assert 'value="linears-w4a16-g128-asym"' in page
+    refused = filled.client.post(
+        "/jobs",
+        json={
+            "set_id": filled.seeded.set_id,
+            "model_id": filled.seeded.model_id,
+            "recipe": "nobody-kept-it",
+        },
+    )
+    assert refused.status_code == 404
+    assert "no recipe 'nobody-kept-it'" in refused.json()["error"]
