@@ -1,6 +1,7 @@
 """Stock llmcompressor's AWQ against ours: CPU time and cached activations, side by side.
 
-``make bench-engine`` or ``python -m bench.engine``. Layers like MiniMax-M2's (hidden 256, expert
+``make bench-engine`` or ``python -m bench.engine``; ``--scaling`` prints how the cost grows.
+Layers like MiniMax-M2's (hidden 256, expert
 128), 16 rows of 512 tokens, the recipe experts-w4a16-g32, one thread, float32. Stock runs with
 statistics of all tokens and only its crash without an accelerator mended. Every run starts from
 the same weights; ratios are of runs in one process, one after the other, and the median over the
@@ -30,6 +31,7 @@ from workers.engine import quantization
 from workers.engine.awq import TreeAWQModifier
 from workers.engine.batches import PackedBatch, pack
 from workers.engine.experts_search import ExpertsSearch
+from workers.engine.layer_store import Fingerprint, LayerStore
 from workers.engine.loading import linearize, load_model
 from workers.engine.reference import ToldAWQModifier
 
@@ -76,14 +78,18 @@ def config(experts: int, top_k: int, layers: int, intermediate: int) -> MiniMaxM
     )
 
 
-def measure(model: PreTrainedModel, recipe: Recipe, batches: list[PackedBatch]) -> Measured:
-    """Quantize a linearized model once."""
+def measure(
+    model: PreTrainedModel, recipe: Recipe, batches: list[PackedBatch], layers: Path | None = None
+) -> Measured:
+    """Quantize a linearized model once; finished layers are kept in ``layers``, if it is given."""
     plan = quantization.plan_of(model, recipe)
     dtypes = {name: torch.float32 for name, _ in model.named_modules()}
     tokenizer = tiny_models.tiny_tokenizer()
+    store = LayerStore(layers, plan.scheme)
+    store.open(Fingerprint(parts={}))
     with watched_caches() as peak:
         since = time.process_time()
-        quantization.quantize(model, tokenizer, plan, batches, dtypes, lambda _: None)
+        quantization.quantize(model, tokenizer, plan, batches, dtypes, lambda _: None, store)
         cpu = time.process_time() - since
     return Measured(cpu, peak[0], {name: p.detach() for name, p in model.named_parameters()})
 
@@ -180,6 +186,46 @@ def _equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool
     return all(torch.equal(one[name], other[name]) for name in names)
 
 
+def scaling(rounds: int) -> None:
+    """Print how CPU time grows with experts at the same active parameters, and with tokens."""
+    print("\n### Experts at the same active parameters (top-4), 1 layer, 16 × 512 tokens\n")
+    print("| experts | routed, CPU s | fast, CPU s |\n|---:|---:|---:|")
+    for experts in (8, 32, 128):
+        found = [_median(experts, 4, ROWS, mode, rounds) for mode in ("routed", "fast")]
+        print(f"| {experts} | {found[0]:.2f} | {found[1]:.2f} |", flush=True)
+    print("\n### Tokens, 32 experts, top-4, 1 layer\n")
+    print("| tokens | exact, CPU s | routed, CPU s |\n|---:|---:|---:|")
+    for rows in (8, 16, 32, 64):
+        found = [_median(32, 4, rows, mode, rounds) for mode in ("exact", "routed")]
+        print(f"| {rows * TOKENS:,} | {found[0]:.2f} | {found[1]:.2f} |", flush=True)
+    print("\n### Keeping finished layers, 32 experts, top-4, 2 layers, 16 × 512 tokens, exact\n")
+    print("| | CPU s |\n|---|---:|")
+    with tempfile.TemporaryDirectory() as folder:
+        pairs = [
+            (_once(32, 4, 2, ROWS, "exact"), _once(32, 4, 2, ROWS, "exact", Path(folder) / str(n)))
+            for n in range(max(3, rounds))
+        ]
+    for name, values in zip(("in memory", "on disk"), zip(*pairs, strict=True), strict=True):
+        print(f"| {name} | {statistics.median(values):.2f} |")
+    print(f"| overhead | {100 * (statistics.median(b / a for a, b in pairs) - 1):.1f} % |")
+
+
+def _median(experts: int, top_k: int, rows: int, mode: str, rounds: int) -> float:
+    return statistics.median(_once(experts, top_k, 1, rows, mode) for _ in range(rounds))
+
+
+def _once(
+    experts: int, top_k: int, layers: int, rows: int, mode: str, keep: Path | None = None
+) -> float:
+    with tempfile.TemporaryDirectory() as folder:
+        saved = tiny_models.save(
+            tiny_models.tiny_model(config(experts, top_k, layers, 128)), Path(folder)
+        )
+        model = linearize(load_model(saved))
+    batches = pack(tiny_models.rows_of(*[TOKENS] * rows), TOKENS)
+    return measure(model, RECIPE.model_copy(update=MODES[mode]), batches, keep).cpu_seconds
+
+
 def main() -> None:
     """The tables of docs/performance.md."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -187,8 +233,12 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=2)
     parser.add_argument("--modes", nargs="*", choices=list(MODES), default=list(MODES))
     parser.add_argument("--shapes", nargs="*", default=[f"{e}x{k}" for e, k in SHAPES])
+    parser.add_argument("--scaling", action="store_true", help="only how the cost grows")
     chosen = parser.parse_args()
     torch.set_num_threads(1)
+    if chosen.scaling:
+        scaling(chosen.rounds)
+        return
     for shape in chosen.shapes:
         experts, top_k = map(int, shape.split("x"))
         bench(experts, top_k, chosen.layers, chosen.rounds, chosen.modes)

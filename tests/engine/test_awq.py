@@ -18,7 +18,7 @@ from llmcompressor.modifiers.transform.awq.mappings import AWQMapping
 from llmcompressor.pipelines.cache import IntermediatesCache
 from transformers import PreTrainedModel
 
-from app.jobs.events import LayerQuantized, MappingSearched
+from app.jobs.events import LayerQuantized, MappingSearched, Memory, Progress, RoutedTokens
 from app.recipes.schema import ATTENTION, EXPERTS, LINEARS, Group, Recipe, Statistics
 from tests.engine.tiny_models import MOE, rows_of, tiny_tokenizer
 from workers.engine.batches import pack
@@ -177,3 +177,60 @@ def test_the_model_runs_plainly_with_the_packed_values(linear_model: LinearModel
     for name, packed in done.packed.items():
         assert torch.equal(model.get_submodule(name).weight, packed.dequantized())
         assert not model.get_submodule(name).quantization_enabled
+
+
+def test_a_floor_reaches_every_expert(linear_model: LinearModel) -> None:
+    model = linear_model("minimax_m2")
+    with torch.no_grad():
+        for layer in (0, 1):
+            model.get_submodule(f"model.layers.{layer}.mlp").e_score_correction_bias[3] = -100
+    recipe = recipe_for(EXPERTS).model_copy(update={"statistics": "routed", "floor": 20})
+    done, events = quantize_with_ours(model, recipe)
+    searched = {event.smooth_layer for event in events if isinstance(event, MappingSearched)}
+    assert searched == {mapping.smooth for mapping in done.plan.mappings}
+    counts = [event.tokens for event in events if isinstance(event, RoutedTokens)]
+    assert [tokens[3] for tokens in counts] == [0, 0]
+    assert all(sum(tokens) == 2 * 227 for tokens in counts)  # top-2 of every token
+
+
+def test_fast_tries_less_and_finds_scales_as_good_nearly(linear_model: LinearModel) -> None:
+    errors = {}
+    for search in ("exact", "fast"):
+        recipe = recipe_for(EXPERTS).model_copy(update={"search": search, "grid": 12})
+        _, events = quantize_with_ours(linear_model("mixtral"), recipe)
+        layers = [event for event in events if isinstance(event, LayerQuantized)]
+        errors[search] = sum(event.output_relative_mse or 0 for event in layers)
+    assert 0 < errors["fast"] < 1.5 * errors["exact"]
+
+
+def test_without_smoothing_only_rounding_is_left(linear_model: LinearModel) -> None:
+    recipe = recipe_for(EXPERTS).model_copy(update={"smooth": False})
+    model, source = linear_model("mixtral"), linear_model("mixtral")
+    done, events = quantize_with_ours(model, recipe)
+    assert done.plan.mappings == []
+    assert not any(isinstance(event, MappingSearched) for event in events)
+    for name, parameter in source.named_parameters():
+        if name.removesuffix(".weight") not in done.packed:
+            assert torch.equal(parameter, model.get_parameter(name))
+
+
+def test_stock_can_be_chosen_and_is_stock(linear_model: LinearModel) -> None:
+    recipe = recipe_for(EXPERTS)
+    stock = quantize_with_stock(linear_model("mixtral"), recipe)
+    model = linear_model("mixtral")
+    _, events = quantize_with_ours(model, recipe.model_copy(update={"search": "stock"}))
+    ours = parameters_of(model)
+    assert [n for n in stock if not torch.equal(stock[n], ours[n])] == []
+    assert any(isinstance(event, MappingSearched) for event in events)
+
+
+def test_the_stream_says_how_far_it_is(linear_model: LinearModel) -> None:
+    _, events = quantize_with_ours(linear_model("minimax_m2"), recipe_for(EXPERTS))
+    progress = [event for event in events if isinstance(event, Progress)]
+    assert (progress[-1].done, progress[-1].total) == (2, 2)
+    assert progress[-1].eta_seconds == 0
+    assert {event.layer for event in progress} == {None, 0, 1}
+    assert any(event.batch == event.batches == len(BATCHES) for event in progress)
+    memory = [event for event in events if isinstance(event, Memory)]
+    assert [event.layer for event in memory] == [0, 1]
+    assert all(0 < m.resident_bytes <= m.resident_peak_bytes * 1.05 for m in memory)
