@@ -186,7 +186,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, nargs="*", default=[1, 2, 3, 4, 5])
     parser.add_argument("--variants", nargs="*", default=[v.name for v in VARIANTS])
-    parser.add_argument("--results", type=Path, default=Path("bench/quality.json"))
+    parser.add_argument("--results", type=Path, default=Path(".quality.json"))
     chosen = parser.parse_args()
     torch.set_num_threads(1)
     variants = [v for v in VARIANTS if v.name in chosen.variants]
