@@ -2,10 +2,10 @@
 
 ``make bench-engine`` or ``python -m bench.engine``; ``--scaling`` prints how the cost grows.
 Layers like MiniMax-M2's (hidden 256, expert 128), 16 rows of 512 tokens, the recipe
-experts-w4a16-g32, one thread, float32. Stock runs with statistics of all tokens and only its crash without an accelerator mended. Every run starts from
-the same weights; ratios are of runs in one process, one after the other, and the median over the
-rounds is given. Weights are compared bit for bit with those of the stock run of the same
-statistics.
+experts-w4a16-g32, one thread, float32. Stock runs with statistics of all tokens and only its crash
+without an accelerator mended. Every run starts from the same weights; ratios are of runs in one
+process, one after the other, and the median over the rounds is given. Weights are compared bit for
+bit with those of the stock runs.
 """
 
 from __future__ import annotations
