@@ -18,7 +18,6 @@ from app.base_models import configuration
 from app.base_models.model_files import read_json
 from app.base_models.safetensors_headers import Tensor, Weights, read_weights
 from app.errors import ModelRefused
-from app.recipes.schema import Recipe
 
 LAYER = re.compile(r"(?:^|\.)layers\.(\d+)\.")
 EXPERT = re.compile(r"\.experts\.(\d+)\.")
@@ -42,8 +41,6 @@ BOOKKEEPING = re.compile(
     r"(_scale|_scale_inv|_zero_point|_shape|_g_idx|\.scales|\.qzeros|\.g_idx)$"
 )
 PACKED = re.compile(r"(\.weight_packed|\.qweight)$")
-
-GROUP_SIZES = (16, 32, 64, 128, 256, 512, 1024)
 
 
 class ModelSummary(BaseModel):
@@ -129,27 +126,6 @@ def describe(path: Path) -> ModelSummary:
         fingerprint=_fingerprint(path, weights),
         weight_shapes=dict(_weight_shapes(weights.tensors.values(), hidden or 0)),
     )
-
-
-def check_group_sizes(recipe: Recipe, summary: ModelSummary) -> list[str]:
-    """A sentence for every group and number of columns that its group size does not divide.
-
-    Names the first weight, how many more there are, and the sizes that would do. A target
-    matches a weight by the checkpoint's name or by its name after linearization.
-    """
-    sentences = []
-    ignored = [re.compile(pattern) for pattern in recipe.ignore]
-    for group in recipe.groups:
-        if group.group_size is None:
-            continue
-        targets = [re.compile(pattern) for pattern in group.targets]
-        misfits: dict[int, list[str]] = {}
-        for name, (_, columns) in summary.weight_shapes.items():
-            if columns % group.group_size and _matches(name, targets, ignored):
-                misfits.setdefault(columns, []).append(name)
-        for columns, names in sorted(misfits.items()):
-            sentences.append(_misfit(group.name, group.group_size, columns, names))
-    return sentences
 
 
 def linearized_name(name: str) -> str:
@@ -275,20 +251,3 @@ def _has_chat_template(path: Path) -> bool:
 def _fingerprint(path: Path, weights: Weights) -> str:
     config = (path / "config.json").read_bytes()
     return hashlib.sha256(config + weights.headers_sha256.encode()).hexdigest()
-
-
-def _matches(name: str, targets: list[re.Pattern[str]], ignored: list[re.Pattern[str]]) -> bool:
-    names = (name, linearized_name(name))
-    return any(target.match(one) for target in targets for one in names) and not any(
-        pattern.match(one) for pattern in ignored for one in names
-    )
-
-
-def _misfit(group: str, size: int, columns: int, names: list[str]) -> str:
-    more = f" and {len(names) - 1:,} more like it" if len(names) > 1 else ""
-    fitting = [str(one) for one in GROUP_SIZES if columns % one == 0]
-    advice = f"use {', '.join(fitting)}" if fitting else "leave it out or use one scale a row"
-    return (
-        f"Group size {size:,} of group {group!r} does not divide the {columns:,} columns of "
-        f"{names[0]}{more}: {advice}."
-    )

@@ -7,11 +7,10 @@ from pathlib import Path
 
 from sqlmodel import Session, col, select
 
-from app.base_models.architecture import ModelSummary, check_group_sizes, describe
+from app.base_models.architecture import ModelSummary, describe
 from app.base_models.configuration import FP8_BLOCKS
 from app.base_models.models import BaseModelRecord
-from app.errors import ModelRefused, NotFound, RecipeRefused
-from app.recipes.schema import Recipe
+from app.errors import ModelRefused, NotFound
 from app.settings import ROOT
 
 DEMO_MODEL = ROOT / "demo" / "model"
@@ -65,23 +64,16 @@ def summary_of(record: BaseModelRecord) -> ModelSummary:
     return ModelSummary.model_validate(record.summary)
 
 
-def require_usable(record: BaseModelRecord, recipe: Recipe | None) -> None:
-    """Refuse a model whose files changed or are gone, or that a recipe does not fit.
-
-    Raises ModelRefused and RecipeRefused.
-    """
+def require_usable(record: BaseModelRecord, quantizes: bool) -> None:
+    """Raise ModelRefused for a model whose files changed or are gone, or, where it is to be
+    quantized, that is already."""
     summary = describe(Path(record.path))
     if summary.fingerprint != record.fingerprint:
         raise ModelRefused(
             f"The files in {record.path} changed since the model was added: add it again."
         )
-    if recipe is None:
-        return
-    if summary.quantization and summary.quantization != FP8_BLOCKS:
+    if quantizes and summary.quantization and summary.quantization != FP8_BLOCKS:
         raise ModelRefused(
             f"{record.name} is quantized already ({summary.quantization}): start from the "
             "unquantized checkpoint, or one in FP8 blocks."
         )
-    problems = check_group_sizes(recipe, summary)
-    if problems:
-        raise RecipeRefused(f"Recipe {recipe.name} does not fit {record.name}: {problems[0]}")

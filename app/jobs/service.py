@@ -119,7 +119,9 @@ def compose_job(
     if kind is JobKind.QUANTIZE:
         chosen = recipes.get_recipe(session, recipe or DEFAULT_PRESET)
     spec = calibration.spec_of(calibration_set)
-    base_models.require_usable(model, chosen)
+    base_models.require_usable(model, quantizes=chosen is not None)
+    if chosen is not None:
+        recipes.require_fitting(chosen, model)
     index = calibration.require_buildable(settings, spec, Path(model.path))
     job_id = secrets.token_hex(6)
     job_spec = JobSpec(

@@ -22,7 +22,7 @@ from app.recipes.schema import Group, Recipe
 
 GROUP_SIZES = (16, 32, 64, 128, 256, 512, 1024)
 NUMBER = re.compile(r"\.\d+(?=\.|$)")
-OUTSIDE = re.compile(r"^(?!.*\.layers\.\d+\.)")
+INSIDE = re.compile(r"\.\d+\.")
 SHOWN_KINDS = 8
 
 
@@ -81,6 +81,20 @@ def lint_text(text: str, name: str, weights: Weights | None) -> Lint:
     return told
 
 
+def misfits(recipe: Recipe, weights: Weights) -> list[str]:
+    """What of a recipe certainly cannot be done to a model: a group size that does not divide, a
+    weight without a tensor of its own, one outside the decoder layers. Patterns that match nothing
+    are left to the module tree, which knows every name."""
+    chosen = {
+        name: group
+        for group in recipe.groups
+        for pattern in group.targets
+        for name in _matching(pattern, weights.shapes)
+        if not any(re.match(each, name) for each in recipe.ignore)
+    }
+    return _misfits(chosen, weights)
+
+
 def _broken_patterns(patterns: Iterable[str]) -> list[str]:
     sentences = []
     for pattern in patterns:
@@ -133,7 +147,7 @@ def _misfits(chosen: Mapping[str, Group], weights: Weights) -> list[str]:
     sentences: dict[tuple[object, ...], str] = {}
     for name, group in chosen.items():
         columns = weights.shapes[name][1]
-        if OUTSIDE.match(name):
+        if not INSIDE.search(name):
             sentences.setdefault(
                 ("outside", name),
                 f"{name} is outside the decoder layers and cannot be quantized: add it to ignore.",

@@ -10,8 +10,10 @@ from sqlmodel import Session, col, select
 
 from app.base_models import service as base_models
 from app.base_models.architecture import describe, linearized_name
+from app.base_models.models import BaseModelRecord
 from app.errors import Conflict, NotFound, RecipeRefused
-from app.recipes.lint import Lint, Weights, lint_text
+from app.jobs.models import Job
+from app.recipes.lint import Lint, Weights, lint_text, misfits
 from app.recipes.migration import Imported
 from app.recipes.models import SavedRecipe
 from app.recipes.schema import PRESETS, Recipe
@@ -72,6 +74,19 @@ def lint(session: Session, text: str, name: str, model_id: str | None) -> Lint:
         record = base_models.get_model(session, model_id)
         weights = weights_of(record.path, record.fingerprint, record.name)
     return lint_text(text, name or "recipe", weights)
+
+
+def require_fitting(recipe: Recipe, record: BaseModelRecord) -> None:
+    """Raise RecipeRefused for a recipe that certainly cannot be used on a model."""
+    weights = weights_of(record.path, record.fingerprint, record.name)
+    if problems := misfits(recipe, weights):
+        raise RecipeRefused(f"Recipe {recipe.name} does not fit {record.name}: {problems[0]}")
+
+
+def jobs_that_used(session: Session, name: str, limit: int) -> list[Job]:
+    """The latest jobs with a recipe."""
+    statement = select(Job).where(Job.recipe == name).order_by(col(Job.created_at).desc())
+    return list(session.exec(statement.limit(limit)))
 
 
 @functools.lru_cache(maxsize=4)

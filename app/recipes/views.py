@@ -5,10 +5,9 @@ from __future__ import annotations
 from datetime import datetime
 
 from pydantic import BaseModel
-from sqlmodel import Session, col, select
+from sqlmodel import Session
 
 from app.base_models import service as base_models
-from app.jobs.models import Job
 from app.recipes import service
 from app.recipes.files import dump_recipe
 from app.recipes.lint import Lint
@@ -100,8 +99,7 @@ def recipe_view(session: Session, name: str) -> RecipeView:
     """One recipe. Raises NotFound."""
     recipe = service.get_recipe(session, name)
     saved = None if name in PRESETS else service.get_saved(session, name)
-    statement = select(Job).where(Job.recipe == name).order_by(col(Job.created_at).desc())
-    jobs = session.exec(statement.limit(JOBS_SHOWN)).all()
+    jobs = service.jobs_that_used(session, name, JOBS_SHOWN)
     return RecipeView(
         recipe=recipe,
         row=_row(recipe, created_at=saved.created_at if saved else None),

@@ -40,7 +40,7 @@ from workers.engine.gram import InputStatistics, SearchResult, grid_scales, sear
 from workers.engine.library_output import hush
 from workers.engine.mappings import TreeMapping
 from workers.engine.parent_inputs import ParentInputs
-from workers.engine.smoothing import apply_scales, args_of, resolved, weight_of
+from workers.engine.smoothing import ScaleLog, apply_scales, args_of, resolved, weight_of
 from workers.engine.trial import Trial
 
 hush()
@@ -60,10 +60,11 @@ Tell = Callable[[Any], None]
 
 class TreeAWQModifier(AWQModifier):
     """AWQ over mappings of the module tree. ``tell`` receives MappingSearched, RoutedTokens and
-    Notice events; ``runs`` is how experts run meanwhile."""
+    Notice events, ``scales`` what is applied; ``runs`` is how experts run meanwhile."""
 
     tree: list[TreeMapping]
     tell: Tell
+    scales: ScaleLog
     runs: ExpertsRuns
     choice: TokenChoice = TokenChoice()
     fast: bool = False
@@ -73,25 +74,11 @@ class TreeAWQModifier(AWQModifier):
     _by_gram: dict[str, ResolvedMapping] = PrivateAttr(default_factory=dict)
     _experts: list[ExpertsSearch] = PrivateAttr(default_factory=list)
     _searching: bool = PrivateAttr(default=False)
-    _applied: dict[str, torch.Tensor] = PrivateAttr(default_factory=dict)
 
     def on_initialize(self, state: State, **kwargs: Any) -> bool:
         """Take the mappings as they are: nothing is inferred from the model's name."""
         self.mappings = []
         return bool(super().on_initialize(state, **kwargs))
-
-    def take_applied(self) -> dict[str, torch.Tensor]:
-        """The scales applied since the last call, by the smooth layer's name, in their order."""
-        applied, self._applied = self._applied, {}
-        return applied
-
-    def apply_again(self, model: nn.Module, scales: dict[str, torch.Tensor]) -> None:
-        """Apply scales that an earlier run found, to the weights it found them for."""
-        by_name = {mapping.smooth: mapping for mapping in self.tree}
-        for smooth, values in scales.items():
-            mapping = resolved(model, by_name[smooth])
-            with align_modules([mapping.smooth_layer, *mapping.balance_layers]):
-                apply_scales(mapping, values)
 
     def _set_resolved_mappings(self, model: nn.Module) -> None:
         searches = {
@@ -234,14 +221,18 @@ class TreeAWQModifier(AWQModifier):
         finally:
             self._searching = False
         assert initial_error is not None, "the grid has at least one point"
-        self._note(mapping, best.cpu(), float(initial_error), float(best_error))
+        if not bool(best_error.isfinite()):
+            message = f"{mapping.smooth_name} is not smoothed: no scale has a finite loss."
+            self.tell(Notice(step=Step.QUANTIZE, level="warning", message=message))
+            return best
+        self._note(mapping, best, float(initial_error), float(best_error))
         return best
 
     def _note(
         self, mapping: ResolvedMapping, scales: torch.Tensor, initial: float, best: float
     ) -> None:
         """Keep the scales and tell the loss of a mapping whose scales are applied."""
-        self._applied[mapping.smooth_name] = scales
+        self.scales.note(mapping.smooth_name, scales)
         self.tell(
             MappingSearched(
                 layer=layer_index(mapping.smooth_name) or 0,
@@ -256,7 +247,7 @@ class TreeAWQModifier(AWQModifier):
         self, mapping: ResolvedMapping, scales: torch.Tensor, initial: float, best: float
     ) -> None:
         apply_scales(mapping, scales)
-        self._note(mapping, scales.cpu(), initial, best)
+        self._note(mapping, scales, initial, best)
 
     def _groups_seen(self) -> list[list[ResolvedMapping]]:
         """Gram mappings of this layer whose Linear saw a token, by equal shape and scheme."""

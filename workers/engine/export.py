@@ -203,10 +203,10 @@ def _write(
 def _refuse_too_little_room(
     shards: Shards, names: CheckpointNames, quantized: Quantized, directory: Path
 ) -> None:
-    packed = [tensor for weight in quantized.packed.values() for tensor in weight.tensors.values()]
+    packed = sum(t.nbytes for weight in quantized.packed.values() for t in weight.tensors.values())
     replaced = {names.source_weight(module) for module in quantized.packed}
     kept = [stored.size_bytes for name, stored in shards.tensors.items() if name not in replaced]
-    needed = sum(tensor.nbytes for tensor in packed) + sum(kept)
+    needed = packed + sum(kept)
     free = shutil.disk_usage(directory).free
     if free < needed:
         raise DiskFull(

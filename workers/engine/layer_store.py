@@ -117,7 +117,9 @@ class LayerStore:
 
     def layers(self, records: int) -> int:
         """How many decoder layers the first ``records`` records hold."""
-        return sum(len(self.load(number).layers) for number in range(records))
+        if self.directory is None:
+            return sum(len(self._memory[number].layers) for number in range(records))
+        return sum(len(self._manifest(number).layers) for number in range(records))
 
     def finished(self) -> int:
         """How many records there are, from the first one on without a gap."""
@@ -158,7 +160,7 @@ class LayerStore:
         """
         if self.directory is None:
             return self._memory[number]
-        manifest = _Manifest.model_validate_json(self._file(number, "json").read_bytes())
+        manifest = self._manifest(number)
         file = self._file(number, "safetensors")
         if not file.is_file() or described(file).sha256 != manifest.sha256:
             raise ResumeRefused(f"{file} is damaged: remove it and its .json, then go on.")
@@ -174,6 +176,9 @@ class LayerStore:
     def packed(self) -> Mapping[str, PackedWeight]:
         """Every packed weight kept so far, by module name, each read when it is looked up."""
         return _PackedWeights(self)
+
+    def _manifest(self, number: int) -> _Manifest:
+        return _Manifest.model_validate_json(self._file(number, "json").read_bytes())
 
     def _file(self, number: int, suffix: str) -> Path:
         assert self.directory is not None

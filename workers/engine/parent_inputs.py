@@ -22,14 +22,14 @@ class ParentInputs(IntermediatesCache):
         if torch.accelerator.is_available():
             super().pin_memory(batch_index, input_names)
 
-    def merge(self, tokens: int, keep: float = 1.0, seed: int = 0) -> None:
+    def merge(self, tokens: int, keep: float = 1.0) -> None:
         """Join batches along the tokens' dimension into ones of about ``tokens`` tokens, of which
-        a seeded sample of the share ``keep`` stays.
+        a sample of the share ``keep`` stays, the same one in every run.
 
         Only for parents that treat every token by itself. Does nothing when an input other than
         the hidden states is a tensor.
         """
-        generator = torch.Generator().manual_seed(seed)
+        generator = torch.Generator().manual_seed(0)
         merged: list[dict[str, Any]] = []
         pending: list[dict[str, Any]] = []
         held = 0

@@ -24,15 +24,15 @@ from compressed_tensors.quantization import disable_quantization, enable_quantiz
 from torch import nn
 
 from app.jobs.events import Emit, Event, LayerQuantized, Progress
-from app.jobs.spec import LayerReport
+from app.jobs.spec import LayerReport, ModuleReport
 from app.jobs.states import Step
 from workers.engine.architecture import layer_index
-from workers.engine.awq import TreeAWQModifier
 from workers.engine.experts_forward import every_expert, natural_routing
 from workers.engine.layer_reports import LayerReporter, error_figures
 from workers.engine.layer_store import LayerRecord, LayerStore
 from workers.engine.library_output import hush
 from workers.engine.memory import memory_now
+from workers.engine.smoothing import ScaleLog
 
 hush()
 
@@ -57,18 +57,19 @@ TELL_SECONDS = 1.0
 
 @dataclass
 class Layerwise:
-    """One run of the pipeline. ``awq`` is None for round-to-nearest; ``every_token`` carries
+    """One run of the pipeline. ``scales`` are those the smoothing applies; ``every_token`` carries
     outputs on with every expert run on every token, as stock does: bit for bit the same.
     ``tell`` receives the events; ``finished`` is how many records ``store`` has at the start."""
 
     store: LayerStore
     reporter: LayerReporter
-    awq: TreeAWQModifier | None
+    scales: ScaleLog
     tell: Emit
     every_token: bool
     layers: int
     finished: int = 0
     reports: list[LayerReport] = field(default_factory=list)
+    modules: list[ModuleReport] = field(default_factory=list)
     _events: list[Event] = field(default_factory=list)
     _since: float = field(default_factory=time.perf_counter)
     _told: float = 0.0
@@ -82,11 +83,11 @@ class Layerwise:
     def restore(self, number: int, model: nn.Module) -> None:
         """Make the weights what they were after this record, and tell its events once more."""
         record = self.store.load(number)
-        if self.awq is not None:
-            self.awq.apply_again(model, record.scales)
+        self.scales.apply_again(model, record.scales)
         for event in record.events:
             self.tell(event)
         self.reports.extend(record.layers)
+        self.modules.extend(record.modules)
         self._since = time.perf_counter()
 
     def close(self, number: int, output: dict[str, float] | None) -> None:
@@ -102,8 +103,9 @@ class Layerwise:
         if done.energies:
             self.note(memory_now(max(done.energies)))
         reports = self.reports[len(self.reports) - len(done.energies) :]
-        scales = {} if self.awq is None else self.awq.take_applied()
+        self.modules.extend(done.modules)
         events, self._events = self._events, []
+        scales = self.scales.take()
         self.store.save(number, LayerRecord(scales, done.packed, reports, done.modules, events))
         self.progress()
 

@@ -25,7 +25,7 @@ from app.errors import CalibrantError, DiskFull, ModelRefused, OutOfMemory
 from app.formatting import size
 from app.jobs.preflight import Preflight, TargetMatches
 from app.recipes.schema import Recipe
-from workers.engine.architecture import linear_names
+from workers.engine.architecture import layer_name_of, linear_names, moe_layers
 from workers.engine.calibration_rows import CalibrationRows, read_rows
 from workers.engine.checkpoint_names import checkpoint_names
 from workers.engine.device import compute_device, compute_dtype
@@ -142,7 +142,7 @@ def preflight(
     with found.refusals():
         plan = plan_of(model, recipe)
     if plan is not None:
-        _describe_plan(document, plan)
+        _describe_plan(document, model, plan)
         if has_weights:
             _check_names(directory, model, plan, document, found)
         _predict(document, model, plan, tokens, found, place or Path.cwd())
@@ -191,14 +191,26 @@ def _targets(model: PreTrainedModel, recipe: Recipe) -> Iterator[TargetMatches]:
         yield TargetMatches(pattern=pattern, group=None, matches=matches)
 
 
-def _describe_plan(document: Preflight, plan: Plan) -> None:
+def _describe_plan(document: Preflight, model: PreTrainedModel, plan: Plan) -> None:
     document.quantized_modules = len(plan.modules)
     document.modules_by_group = dict(Counter(group.name for group in plan.modules.values()))
     document.mappings = len(plan.mappings)
     document.mappings_by_kind = _kind_counts(mapping.smooth for mapping in plan.mappings)
-    # Mappings are only made where every reader of the norm is among the balance layers.
-    document.router_safe = True
+    document.router_safe = _is_router_safe(model, plan)
     document.group_sizes = sorted({g.group_size or 0 for g in plan.recipe.groups})
+
+
+def _is_router_safe(model: PreTrainedModel, plan: Plan) -> bool:
+    """Whether every mapping that scales what experts read scales their router with it."""
+    routers = {layer.layer_name: layer for layer in moe_layers(model)}
+    for mapping in plan.mappings:
+        layer = routers.get(layer_name_of(mapping.smooth) or "")
+        if layer is None or mapping.balance == (mapping.parent,):
+            continue
+        reads = any(name.startswith(f"{layer.experts_name}.") for name in mapping.balance)
+        if reads and layer.router_name not in mapping.balance:
+            return False
+    return True
 
 
 def _check_names(

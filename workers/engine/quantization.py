@@ -20,11 +20,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from app.errors import RecipeRefused
 from app.jobs.spec import LayerReport, ModuleReport
 from app.recipes.schema import Group, Recipe
-from workers.engine.architecture import layer_index
+from workers.engine.architecture import layer_index, moe_layers
 from workers.engine.awq import TreeAWQModifier
 from workers.engine.batches import PackedBatch, loader_of
 from workers.engine.expert_statistics import TokenChoice
-from workers.engine.experts_forward import ExpertsRuns, every_expert, lean_experts
+from workers.engine.experts_forward import ExpertsRuns, captures, every_expert, lean_experts
 from workers.engine.fp8_blocks import FP8, Fp8Blocks, dequantize_blocks, quantize_blocks
 from workers.engine.layer_reports import LayerReporter
 from workers.engine.layer_store import LayerStore
@@ -33,6 +33,7 @@ from workers.engine.mappings import TreeMapping, tree_mappings
 from workers.engine.packing import PackedWeight
 from workers.engine.pipeline import Layerwise, layerwise
 from workers.engine.reference import stock_modifier, stock_on_a_cpu
+from workers.engine.smoothing import ScaleLog
 from workers.engine.targets import quantized_modules, scheme_of
 
 hush()
@@ -112,33 +113,36 @@ def quantize(
     run = Layerwise(
         store=store,
         reporter=reporter,
-        awq=None,
+        scales=ScaleLog(plan.mappings),
         tell=tell,
         every_token=carries_every_token(plan.recipe),
         layers=len({layer_index(name) for name in plan.modules}),
         finished=finished,
     )
-    smoothing = smoothing_modifiers(plan, runs, run.note)
-    run.awq = next((each for each in smoothing if isinstance(each, TreeAWQModifier)), None)
+    smoothing = smoothing_modifiers(plan, runs, run.note, run.scales)
+    stock = plan.recipe.search == "stock"
     with contextlib.ExitStack() as stack:
         stack.enter_context(layerwise(run))
-        if plan.recipe.search == "stock":
-            stack.enter_context(stock_on_a_cpu())
-            if plan.recipe.statistics == "all":
-                stack.enter_context(every_expert())
-        else:
-            stack.enter_context(lean_experts(runs))
+        stack.enter_context(stock_on_a_cpu() if stock else lean_experts(runs))
+        if plan.recipe.statistics == "all" and (stock or _has_experts_of_its_own(model)):
+            stack.enter_context(every_expert())
         modifiers = [*smoothing, quantization_modifier(plan.recipe), reporter]
         run_oneshot(model, tokenizer, modifiers, batches, pipeline="calibrant")
     smoothed = names_of_smoothed(plan) - plan.modules.keys()
     fp8 = settle(model, store.packed, smoothed, dtypes, blocks)
-    modules = [
-        report for number in range(store.finished()) for report in store.load(number).modules
-    ]
-    return Quantized(plan, store.packed, smoothed, fp8, run.reports, modules)
+    return Quantized(plan, store.packed, smoothed, fp8, run.reports, run.modules)
 
 
-def smoothing_modifiers(plan: Plan, runs: ExpertsRuns, tell: Callable[[Any], None]) -> list[Any]:
+def _has_experts_of_its_own(model: PreTrainedModel) -> bool:
+    """Whether some experts keep a forward of their own, so that statistics of all tokens can only
+    come from hooks while every expert is run, as stock does it."""
+    experts = (model.get_submodule(layer.experts_name) for layer in moe_layers(model))
+    return not all(captures(each) for each in experts)
+
+
+def smoothing_modifiers(
+    plan: Plan, runs: ExpertsRuns, tell: Callable[[Any], None], scales: ScaleLog
+) -> list[Any]:
     """The modifier that smooths, as the recipe wants it: ours, stock or none."""
     recipe = plan.recipe
     if not plan.mappings:
@@ -150,12 +154,14 @@ def smoothing_modifiers(plan: Plan, runs: ExpertsRuns, tell: Callable[[Any], Non
                 grid_points(recipe),
                 recipe.duo_scaling,
                 tell,
+                scales,
             )
         ]
     return [
         TreeAWQModifier(
             tree=plan.mappings,
             tell=tell,
+            scales=scales,
             runs=runs,
             choice=TokenChoice(recipe.statistics, recipe.floor),
             fast=recipe.search == "fast",

@@ -13,13 +13,13 @@ from typing import Any
 
 import torch
 from compressed_tensors.utils import patch_attr
-from pydantic import PrivateAttr
 from torch import nn
 
 from app.jobs.events import MappingSearched
 from workers.engine.architecture import layer_index
 from workers.engine.library_output import hush
 from workers.engine.mappings import TreeMapping
+from workers.engine.smoothing import ScaleLog
 
 hush()
 
@@ -32,11 +32,11 @@ from llmcompressor.pipelines.cache import IntermediatesCache  # noqa: E402
 
 
 class ToldAWQModifier(AWQModifier):
-    """Stock's modifier; ``tell`` receives its losses, which it would only log."""
+    """Stock's modifier; ``tell`` receives its losses, which it would only log, and ``scales`` what
+    it applies."""
 
     tell: Callable[[Any], None]
-
-    _applied: dict[str, torch.Tensor] = PrivateAttr(default_factory=dict)
+    scales: ScaleLog
 
     def _compute_best_scale(
         self,
@@ -45,6 +45,7 @@ class ToldAWQModifier(AWQModifier):
         orig_layer_weights: dict[nn.Module, torch.Tensor],
     ) -> torch.Tensor:
         best = super()._compute_best_scale(mapping, fp16_outputs, orig_layer_weights)
+        self.scales.note(mapping.smooth_name, best)
         metrics = self._error_metrics[-1]
         self.tell(
             MappingSearched(
@@ -63,13 +64,16 @@ def stock_modifier(
     grid: int,
     duo_scaling: bool,
     tell: Callable[[Any], None],
+    scales: ScaleLog,
 ) -> ToldAWQModifier:
     """Stock AWQ over the tree's mappings, ``grid`` as its ``n_grid``."""
     exact = [
         AWQMapping(f"re:{re.escape(m.smooth)}$", [f"re:{re.escape(b)}$" for b in m.balance])
         for m in mappings
     ]
-    return ToldAWQModifier(mappings=exact, n_grid=grid, duo_scaling=duo_scaling, tell=tell)
+    return ToldAWQModifier(
+        mappings=exact, n_grid=grid, duo_scaling=duo_scaling, tell=tell, scales=scales
+    )
 
 
 @contextmanager

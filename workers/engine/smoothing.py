@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from compressed_tensors.quantization import QuantizationArgs
-from compressed_tensors.utils import update_offload_parameter
+from compressed_tensors.utils import align_modules, update_offload_parameter
 from torch import nn
 
 from workers.engine.library_output import hush
@@ -69,3 +70,27 @@ def is_quantized(module: nn.Module) -> bool:
     """Whether the recipe quantizes the module's weight."""
     scheme = getattr(module, "quantization_scheme", None)
     return scheme is not None and scheme.weights is not None
+
+
+class ScaleLog:
+    """The scales applied to a model by smoothing, so that they can be applied again."""
+
+    def __init__(self, mappings: Iterable[TreeMapping]) -> None:
+        self._mappings = {mapping.smooth: mapping for mapping in mappings}
+        self._applied: dict[str, torch.Tensor] = {}
+
+    def note(self, smooth: str, scales: torch.Tensor) -> None:
+        """Take down the scales [in] of one mapping, by its smooth layer."""
+        self._applied[smooth] = scales.detach().cpu()
+
+    def take(self) -> dict[str, torch.Tensor]:
+        """The scales noted since the last call, in their order."""
+        applied, self._applied = self._applied, {}
+        return applied
+
+    def apply_again(self, model: nn.Module, scales: dict[str, torch.Tensor]) -> None:
+        """Apply scales that an earlier run found, to the weights it found them for."""
+        for smooth, values in scales.items():
+            mapping = resolved(model, self._mappings[smooth])
+            with align_modules([mapping.smooth_layer, *mapping.balance_layers]):
+                apply_scales(mapping, values)

@@ -7,12 +7,10 @@ import pytest
 
 from app.base_models.architecture import (
     ModelSummary,
-    check_group_sizes,
     describe,
     linearized_name,
 )
 from app.errors import ModelRefused
-from app.recipes.schema import EXPERTS, PRESETS, Group, Recipe
 from tests.app.base_models.checkpoints import (
     MINIMAX,
     minimax_shapes,
@@ -181,40 +179,6 @@ def test_a_path_that_is_not_there_is_refused(tmp_path: Path) -> None:
         describe(file)
 
 
-def test_a_group_size_that_divides_is_no_problem(tmp_path: Path) -> None:
-    shapes = dict.fromkeys(minimax_shapes(), (64, 64))
-    summary = describe(write_model(tmp_path / "m", MINIMAX, shapes))
-    assert check_group_sizes(PRESETS["experts-w4a16-g32"], summary) == []
-    assert check_group_sizes(Recipe(name="r", groups=(_experts(None),)), summary) == []
-
-
-def test_a_group_size_that_does_not_divide_names_the_weight_and_what_would(
-    tmp_path: Path,
-) -> None:
-    summary = describe(minimax(tmp_path))
-    assert check_group_sizes(Recipe(name="r", groups=(_experts(32),)), summary) == [
-        "Group size 32 of group 'experts' does not divide the 24 columns of "
-        "model.layers.0.block_sparse_moe.experts.0.w2 and 7 more like it: leave it out or use one "
-        "scale a row.",
-        "Group size 32 of group 'experts' does not divide the 48 columns of "
-        "model.layers.0.block_sparse_moe.experts.0.w1 and 15 more like it: use 16.",
-    ]
-
-
-def test_a_target_speaks_of_checkpoint_or_linearized_names(tmp_path: Path) -> None:
-    summary = describe(minimax(tmp_path))
-    for target in (r".*\.experts\.1\.w2$", r"model\.layers\.\d\.mlp\.experts\.1\.down_proj$"):
-        recipe = Recipe(name="r", groups=(_experts(16, target),))
-        [sentence] = check_group_sizes(recipe, summary)
-        assert "experts.1.w2 and 1 more" in sentence
-
-
-def test_what_a_recipe_ignores_is_not_checked(tmp_path: Path) -> None:
-    summary = describe(minimax(tmp_path))
-    recipe = Recipe(name="r", groups=(_experts(16),), ignore=(r".*\.down_proj$",))
-    assert check_group_sizes(recipe, summary) == []
-
-
 def test_linearized_names() -> None:
     assert linearized_name("model.layers.0.block_sparse_moe.experts.7.w3") == (
         "model.layers.0.mlp.experts.7.up_proj"
@@ -227,8 +191,3 @@ def test_the_demo_model() -> None:
     assert (summary.layers, summary.moe_layers, summary.experts, summary.top_k) == (6, 6, 32, 4)
     assert summary.router == "sigmoid with bias"
     assert summary.warnings == []
-    assert check_group_sizes(PRESETS["experts-w4a16-g32"], summary) == []
-
-
-def _experts(group_size: int | None, target: str = EXPERTS) -> Group:
-    return Group(name="experts", targets=(target,), group_size=group_size)
