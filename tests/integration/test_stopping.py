@@ -61,6 +61,18 @@ def is_quantizing(settings: Settings, job_id: str) -> bool:
     return job.step == "quantize"
 
 
+def has_finished_a_layer(settings: Settings, job_id: str) -> bool:
+    return service.finished_layers(fresh(settings, job_id)) > 0
+
+
+def said_by(settings: Settings, job_id: str) -> str:
+    job = fresh(settings, job_id)
+    assert job.state in {JobState.QUEUED, JobState.STARTING, JobState.RUNNING}, job.failure
+    with session_for(settings) as session:
+        events = service.list_events(session, job_id)
+    return " ".join(str(e.data.get("message", "")) for e in events if e.type == "notice")
+
+
 def test_a_stopped_server_says_lost_and_a_retry_can_be_cancelled(
     settings: Settings, main_job: Job
 ) -> None:
@@ -83,8 +95,14 @@ def test_a_stopped_server_says_lost_and_a_retry_can_be_cancelled(
         wait_for(lambda: is_quantizing(settings, again))
         child = fresh(settings, again).child_pid
         assert child is not None
+        wait_for(lambda: has_finished_a_layer(settings, again))
         cancelled = calibrant(settings.data_dir, "jobs", "cancel", again, "--json")
         assert group_is_gone(child)
         assert json.loads(cancelled.stdout)["job"]["state"] == JobState.CANCELLED
         assert psutil.pid_exists(server.process.pid)
+        resumed = calibrant(settings.data_dir, "jobs", "resume", again, "--json")
+        assert resumed.returncode == 0, resumed.stderr
+        third = json.loads(resumed.stdout)["job"]["id"]
+        wait_for(lambda: "taken over" in said_by(settings, third))
+        calibrant(settings.data_dir, "jobs", "cancel", third)
     assert not list(settings.checkpoints_dir.glob("*"))
