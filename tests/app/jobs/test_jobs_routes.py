@@ -32,6 +32,8 @@ def test_a_running_job_says_when_it_was_heard_from(filled, html: dict) -> None:
     page = filled.client.get(f"/jobs/{filled.seeded.jobs['running']}", headers=html).text
     assert "last heard from" in page
     assert "3 of 6 layers" in page
+    assert "layer 3: batch 117 of 143" in page
+    assert "about 8 h 20 min left" in page
     assert "as it comes" in page
 
 
