@@ -31,9 +31,9 @@ from app.calibration.spec import SetSpec
 from app.calibration.starter import software_engineer
 from app.recipes.schema import PRESETS
 from app.settings import Settings
-from workers.engine.batches import pack_for
 from workers.engine.calibration_rows import CalibrationRows, read_rows
-from workers.engine.evaluation import evaluate
+from workers.engine.evaluation import Observed, compare, observe
+from workers.engine.forward import pack_for
 from workers.engine.loading import limits_of, linearize, load_tokenizer
 from workers.engine.mappings import TreeMapping
 from workers.engine.quantization import Plan, plan_of, quantize
@@ -93,7 +93,9 @@ def _without_router(mapping: TreeMapping) -> TreeMapping:
     return TreeMapping(mapping.layer, mapping.smooth, balance, mapping.parent, mapping.token_wise)
 
 
-def kl_of(variant: Variant, rows: CalibrationRows, held_out: CalibrationRows, base: Any) -> float:
+def kl_of(
+    variant: Variant, rows: CalibrationRows, held_out: CalibrationRows, original: Observed
+) -> float:
     """The mean KL in nats a token of the demo model, quantized by a variant."""
     tokenizer = load_tokenizer(DEMO_MODEL)
     chosen = rows.rows
@@ -104,7 +106,7 @@ def kl_of(variant: Variant, rows: CalibrationRows, held_out: CalibrationRows, ba
     dtypes = stored_dtypes(model, plan, DEMO_MODEL)
     torch.manual_seed(0)
     quantize(model, tokenizer, plan, pack_for(model, chosen), dtypes, lambda _: None)
-    return evaluate(base, model, held_out, 0, lambda *_: None).kl_mean
+    return compare(original, observe(model, original.batches), held_out).kl_mean
 
 
 def measure(
@@ -123,11 +125,12 @@ def measure(
     with tempfile.TemporaryDirectory() as folder:
         for seed in seeds:
             rows, held_out = sets_of(seed, Path(folder), tokenizer, base)
+            original = observe(base, pack_for(base, held_out.rows))
             for variant in variants:
                 if seed in found.setdefault(variant.name, {}):
                     continue
                 since = time.perf_counter()
-                found[variant.name][seed] = kl_of(variant, rows, held_out, base)
+                found[variant.name][seed] = kl_of(variant, rows, held_out, original)
                 results.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
                 said = f"{seed} {variant.name}: {found[variant.name][seed]:.6f}"
                 print(f"{said} in {time.perf_counter() - since:.0f} s", file=sys.stderr, flush=True)

@@ -167,14 +167,20 @@ def evaluate(
     """Measure how far a checkpoint is from its original on held-out rows."""
     with _refusals():
         from workers.engine.device import set_threads
-        from workers.engine.evaluation import evaluate as compare
+        from workers.engine.evaluation import compare, observe
+        from workers.engine.forward import pack_for
         from workers.engine.loading import load_checkpoint
 
         set_threads(threads)
-        original, rows = _model_and_rows(base, set_)
-        quantized = load_checkpoint(checkpoint, original.dtype, original.device)
-        with _bar("Evaluating") as advance:
-            found = compare(original, quantized, rows, seed, advance)
+        model, rows = _model_and_rows(base, set_)
+        batches = pack_for(model, rows.rows)
+        with _bar("Original") as advance:
+            original = observe(model, batches, advance)
+        kind = (model.dtype, model.device)
+        del model
+        with _bar("Quantized") as advance:
+            quantized = observe(load_checkpoint(checkpoint, *kind), batches, advance)
+        found = compare(original, quantized, rows, seed)
     if json:
         say(found.model_dump(mode="json"))
         return

@@ -16,8 +16,10 @@ class TargetMatches(BaseModel):
 class Preflight(BaseModel):
     """``errors`` refuse a job, each in a sentence that says what would be right.
 
-    ``ram_bytes`` is for computing on a CPU; ``vram_bytes`` for an accelerator that holds the
-    weights. ``disk_bytes`` is the checkpoint and the finished layers it is made from.
+    ``ram_bytes`` is for the kind of device this machine computes on; ``vram_bytes`` for an
+    accelerator that holds all weights, ``vram_layerwise_bytes`` for one that is given a layer at a
+    time. ``memory_bytes`` and ``accelerator_bytes`` are what this machine has. ``disk_bytes`` is
+    the checkpoint and the finished layers it is made from.
     ``seconds`` is predicted from operations counted and a speed measured here. ``unquantized``
     counts the Linear modules that stay as they are, by name with numbers as ``*``; names of
     mappings likewise.
@@ -40,10 +42,12 @@ class Preflight(BaseModel):
     rows: int | None = None
     ram_bytes: int = 0
     vram_bytes: int = 0
+    vram_layerwise_bytes: int = 0
     disk_bytes: int = 0
     checkpoint_bytes: int = 0
     free_disk_bytes: int = 0
     memory_bytes: int = 0
+    accelerator_bytes: int | None = None
     seconds: float = 0.0
     macs: float = 0.0
     macs_per_second: float = 0.0

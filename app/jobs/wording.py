@@ -92,7 +92,8 @@ def preflight_in_words(found: Preflight) -> list[str]:
     if found.disk_bytes:
         lines += [
             f"tokens: {integer(found.tokens)}{assumed}",
-            f"memory: {size(found.ram_bytes)} on a CPU, {size(found.vram_bytes)} on an accelerator",
+            f"memory: {size(found.ram_bytes)}; of an accelerator {size(found.vram_bytes)}, or "
+            f"{size(found.vram_layerwise_bytes)} layer by layer",
             f"disk: {size(found.disk_bytes)}, the checkpoint {size(found.checkpoint_bytes)} of it",
             f"time: about {duration(found.seconds)} on this machine",
         ]

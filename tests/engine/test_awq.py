@@ -1,7 +1,7 @@
 """Our AWQ against llmcompressor's own, bit by bit, in float32.
 
-The reference is stock ``AWQModifier`` with mappings given as exact names, only its crash without
-an accelerator patched, over the same batches.
+The reference is stock ``AWQModifier`` with mappings given as exact names over the same batches, its
+crash without an accelerator and the attention mask its tracing loses mended.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 import torch
+from compressed_tensors.offload import remove_dispatch
 from llmcompressor.modifiers.transform.awq import AWQModifier
 from llmcompressor.modifiers.transform.awq.mappings import AWQMapping
-from llmcompressor.pipelines.cache import IntermediatesCache
 from transformers import PreTrainedModel
 
 from app.jobs.events import LayerQuantized, MappingSearched, Memory, Progress, RoutedTokens
@@ -30,6 +30,8 @@ from workers.engine.quantization import (
     quantize,
     run_oneshot,
 )
+from workers.engine.reference import stock_on_a_cpu
+from workers.engine.subgraphs import tracing_keeps_config
 
 LinearModel = Callable[[str], PreTrainedModel]
 BATCHES = pack(rows_of(30, 44, 17, 61, 25, 50), 64)
@@ -41,9 +43,8 @@ def recipe_for(*targets: str, **changes: Any) -> Recipe:
 
 
 @contextmanager
-def stock_without_its_crash() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(IntermediatesCache, "pin_memory", lambda *_args, **_kwargs: None)
+def stock_without_its_faults() -> Iterator[None]:
+    with stock_on_a_cpu(), tracing_keeps_config():
         yield
 
 
@@ -55,11 +56,12 @@ def quantize_with_stock(model: PreTrainedModel, recipe: Recipe) -> dict[str, tor
         for m in plan.mappings
     ]
     awq = AWQModifier(mappings=mappings, n_grid=recipe.grid, duo_scaling=recipe.duo_scaling)
-    with stock_without_its_crash():
+    with stock_without_its_faults():
         modifiers = [awq, quantization_modifier(recipe)]
         run_oneshot(
             model, tiny_tokenizer(), modifiers, BATCHES, all_experts=recipe.statistics == "all"
         )
+    remove_dispatch(model)
     for name in plan.modules:
         module = model.get_submodule(name)
         packed = pack_weight(module.weight, module.quantization_scheme, torch.float32)
@@ -144,7 +146,7 @@ def test_a_grams_loss_is_stocks_loss(linear_model: LinearModel) -> None:
         AWQMapping(f"re:{re.escape(m.smooth)}$", [f"re:{re.escape(b)}$" for b in m.balance])
         for m in plan.mappings
     ]
-    with stock_without_its_crash():
+    with stock_without_its_faults():
         awq = Watched(mappings=mappings, n_grid=8)
         run_oneshot(
             model, tiny_tokenizer(), [awq, quantization_modifier(recipe)], BATCHES, all_experts=True

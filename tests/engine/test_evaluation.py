@@ -7,11 +7,14 @@ import math
 import numpy as np
 import pytest
 import torch
+from transformers import PreTrainedModel
 
 from app.errors import CompositionRefused
+from app.jobs.spec import Evaluation
 from tests.engine.tiny_models import MOE, rows_of, tiny_model
 from workers.engine.calibration_rows import CalibrationRow, CalibrationRows
-from workers.engine.evaluation import RowSums, evaluate, mean_with_interval
+from workers.engine.evaluation import RowSums, compare, mean_with_interval, observe
+from workers.engine.forward import pack_for
 
 ROWS = CalibrationRows(
     "id",
@@ -22,9 +25,14 @@ ROWS = CalibrationRows(
 )
 
 
+def compared(base: PreTrainedModel, other: PreTrainedModel, rows: CalibrationRows) -> Evaluation:
+    batches = pack_for(base, rows.rows)
+    return compare(observe(base, batches), observe(other, batches), rows)
+
+
 def test_a_model_is_itself() -> None:
     model = tiny_model(MOE["minimax_m2"]())
-    found = evaluate(model, model, ROWS)
+    found = compared(model, model, ROWS)
     assert (found.kl_mean, found.kl_low, found.kl_high) == (0, 0, 0)
     assert found.perplexity == found.perplexity_base
     assert [layer.share for layer in found.router_same] == [1, 1]
@@ -41,7 +49,7 @@ def test_figures_are_those_of_every_row_alone() -> None:
         kl += float((p.exp() * (p - q)).sum())
         loss -= float(q.gather(1, ids[0, 1:, None]).sum())
         tokens += ids.shape[1] - 1
-    found = evaluate(base, other, ROWS)
+    found = compared(base, other, ROWS)
     assert found.kl_mean == pytest.approx(kl / tokens, rel=1e-4)
     assert found.perplexity == pytest.approx(math.exp(loss / tokens), rel=1e-4)
     assert found.kl_low < found.kl_mean < found.kl_high
@@ -50,7 +58,7 @@ def test_figures_are_those_of_every_row_alone() -> None:
 
 def test_slices_need_two_rows_that_can_be_predicted() -> None:
     base, other = (tiny_model(MOE["mixtral"](), seed=seed) for seed in (0, 1))
-    found = evaluate(base, other, ROWS)
+    found = compared(base, other, ROWS)
     assert [(part.facet, part.value, part.rows) for part in found.slices] == [("domain", "code", 2)]
 
 
@@ -69,4 +77,4 @@ def test_rows_of_one_token_predict_nothing() -> None:
     model = tiny_model(MOE["mixtral"]())
     rows = CalibrationRows("id", tuple(rows_of(1, 1)))
     with pytest.raises(CompositionRefused, match="two tokens"):
-        evaluate(model, model, rows)
+        compared(model, model, rows)

@@ -20,8 +20,8 @@ from app.jobs.states import JobKind
 from app.recipes.schema import EXPERTS, PRESETS, Group, Recipe
 from tests.engine import tiny_models
 from tests.engine.conftest import Job, run_job
-from workers.engine.batches import pack_for
 from workers.engine.calibration_rows import read_rows
+from workers.engine.forward import pack_for
 from workers.engine.fp8_blocks import (
     FP8,
     LARGEST,

@@ -12,7 +12,8 @@ from app.recipes.schema import ATTENTION, EXPERTS, LINEARS, Group, Recipe
 from tests.engine.tiny_models import DENSE, FUSED, MOE, rows_of, tiny_model
 from workers.engine import mappings as mappings_module
 from workers.engine.architecture import moe_layers
-from workers.engine.batches import hidden_states, pack
+from workers.engine.batches import pack
+from workers.engine.forward import hidden_states
 from workers.engine.loading import linearize
 from workers.engine.mappings import TreeMapping, common_parent, tree_mappings
 from workers.engine.readers import norm_readers, scales_through

@@ -14,6 +14,7 @@ from tests.engine import tiny_models
 from tests.engine.conftest import Job
 from tests.engine.test_mappings import mappings_of
 from workers.engine import preflight as preflight_module
+from workers.engine.device import Room
 from workers.engine.loading import linearize, load_model
 from workers.engine.preflight import meta_model, preflight, refuse_too_large
 from workers.engine.quantization import plan_of
@@ -108,7 +109,7 @@ def test_a_job_that_cannot_fit_is_refused_before_it_starts(
     assert found.ok
     assert any("are free at" in warning for warning in found.warnings)
     monkeypatch.undo()
-    monkeypatch.setattr(preflight_module, "_memory_to_compute_in", lambda: 1_000)
+    monkeypatch.setattr(preflight_module, "room", lambda: Room(1_000, None))
     with pytest.raises(OutOfMemory, match="more memory"):
         refuse_too_large(directory, recipe, tmp_path)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from compressed_tensors.offload import remove_dispatch
 from llmcompressor.entrypoints.oneshot import oneshot
 from transformers import PreTrainedModel
 
@@ -17,7 +18,7 @@ from tests.engine.test_awq import (
     parameters_of,
     quantize_with_ours,
     recipe_for,
-    stock_without_its_crash,
+    stock_without_its_faults,
 )
 from tests.engine.tiny_models import tiny_tokenizer
 from workers.engine.architecture import linear_names
@@ -46,7 +47,7 @@ def test_stock_runs_it(
     plan = plan_of(model, recipe)
     file = tmp_path / "recipe.yaml"
     file.write_text(to_yaml(recipe, plan.mappings, linear_names(model)), encoding="utf-8")
-    with stock_without_its_crash():
+    with stock_without_its_faults():
         oneshot(
             model=model,
             processor=tiny_tokenizer(),
@@ -55,6 +56,7 @@ def test_stock_runs_it(
             pipeline="sequential",
             moe_calibrate_all_experts=statistics == "all",
         )
+    remove_dispatch(model)
     for module_name in plan.modules:
         module = model.get_submodule(module_name)
         packed = pack_weight(module.weight, module.quantization_scheme, torch.float32)

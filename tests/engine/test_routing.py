@@ -11,8 +11,9 @@ import torch
 from app.coverage.profile import Profile
 from tests.engine.tiny_models import DENSE, MOE, rows_of, tiny_model
 from workers.engine.architecture import moe_layers
-from workers.engine.batches import hidden_states, pack
+from workers.engine.batches import pack
 from workers.engine.calibration_rows import CalibrationRow, CalibrationRows
+from workers.engine.forward import hidden_states
 from workers.engine.loading import linearize
 from workers.engine.routing import count_routing, write_coverage
 

@@ -5,12 +5,11 @@ into AWQ's statistics; the default collator of llmcompressor cuts a batch to its
 Here whole rows are laid one after another in a batch of one sequence, with position ids that
 start again at 0 for each row: transformers then masks attention so that a row sees itself only
 (``masking_utils.find_packed_sequence_indices``). A model for which that does not hold, found by
-trying it, gets one row a batch.
+trying it (``workers.engine.forward``), gets one row a batch.
 """
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -20,10 +19,6 @@ from torch.utils.data import DataLoader
 from transformers import PreTrainedModel
 
 from workers.engine.calibration_rows import CalibrationRow
-
-PROBE_LENGTH = 8
-LEAK_TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-6}
-LEAK_TOLERANCE_HALF = 3e-2
 
 
 @dataclass(frozen=True)
@@ -79,48 +74,8 @@ def loader_of(batches: Sequence[PackedBatch]) -> DataLoader[dict[str, torch.Tens
     return DataLoader(inputs, batch_size=None, shuffle=False)  # type: ignore[arg-type]
 
 
-@torch.no_grad()
-def rows_stay_apart(model: PreTrainedModel) -> bool:
-    """Whether a packed row is unchanged by the row before it, tried on two short rows.
-
-    False for models that do not take position ids and for those whose layers carry a state along
-    the sequence (linear attention, convolutions).
-    """
-    if "position_ids" not in inspect.signature(model.forward).parameters:
-        return False
-    vocabulary = vocabulary_of(model)
-    ids = torch.arange(2 * PROBE_LENGTH) % vocabulary
-    other = ids.clone()
-    other[:PROBE_LENGTH] = (ids[:PROBE_LENGTH] + vocabulary // 2) % vocabulary
-    positions = torch.arange(PROBE_LENGTH).repeat(2)[None]
-    first, second = (
-        hidden_states(model, candidate[None], positions)[0, PROBE_LENGTH:].float()
-        for candidate in (ids, other)
-    )
-    tolerance = LEAK_TOLERANCE.get(model.dtype, LEAK_TOLERANCE_HALF)
-    return bool((first - second).norm() <= tolerance * first.norm())
-
-
 def vocabulary_of(model: PreTrainedModel) -> int:
     """How many token ids the model has an embedding for."""
     weight = model.get_input_embeddings().weight
     assert isinstance(weight, torch.Tensor)
     return int(weight.shape[0])
-
-
-def hidden_states(
-    model: PreTrainedModel, input_ids: torch.Tensor, position_ids: torch.Tensor
-) -> torch.Tensor:
-    """The decoder's last hidden states [1, tokens, hidden], without the head's logits."""
-    device = model.device
-    output = model.base_model(
-        input_ids=input_ids.to(device), position_ids=position_ids.to(device), use_cache=False
-    )
-    return output.last_hidden_state  # type: ignore[no-any-return]
-
-
-def pack_for(
-    model: PreTrainedModel, rows: Sequence[CalibrationRow], tokens_a_batch: int = 512
-) -> list[PackedBatch]:
-    """``pack`` when the model keeps packed rows apart, else one row a batch."""
-    return pack(rows, tokens_a_batch if rows_stay_apart(model) else 1)

@@ -3,10 +3,28 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 
+import psutil
 import torch
 
 HALVES = (torch.float16, torch.bfloat16)
+
+
+@dataclass(frozen=True)
+class Room:
+    """The memory this machine has, in bytes: RAM and that of its accelerator, if it has one."""
+
+    ram: int
+    accelerator: int | None
+
+
+def room() -> Room:
+    """The memory of this machine, whatever is in use of it now."""
+    ram = int(psutil.virtual_memory().total)
+    if not torch.accelerator.is_available():
+        return Room(ram, None)
+    return Room(ram, int(torch.accelerator.get_memory_info()[1]))
 
 
 def compute_device() -> torch.device:

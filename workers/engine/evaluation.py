@@ -8,28 +8,30 @@ seeded bootstrap over rows (Efron and Tibshirani 1993, chapter 13).
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import cast
 
 import numpy as np
 import torch
+from torch import nn
 from transformers import PreTrainedModel
 
 from app.errors import CompositionRefused
 from app.facets import Facet
 from app.jobs.spec import Evaluation, RouterAgreement, SliceDivergence
 from workers.engine.architecture import MoeLayer, moe_layers
-from workers.engine.batches import PackedBatch, pack_for
+from workers.engine.batches import PackedBatch
 from workers.engine.calibration_rows import CalibrationRows
+from workers.engine.device import compute_device
+from workers.engine.forward import Progress, last_hidden
 from workers.engine.routing import routed_tokens
 
 RESAMPLES = 1000
 SMALLEST_SLICE = 2
 LOGITS_A_CHUNK = 256
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass
@@ -48,51 +50,72 @@ class RowSums:
         return cls(*(np.zeros(rows) for _ in range(4)))
 
 
+@dataclass(frozen=True)
+class Observed:
+    """What a model makes of some rows: for each batch the last hidden states [tokens, hidden] and
+    each mixture's top-k sets int16 [tokens, top-k], sorted, both kept in RAM; and the head that
+    makes logits of hidden states."""
+
+    batches: Sequence[PackedBatch]
+    layers: list[MoeLayer]
+    hidden: list[torch.Tensor]
+    chosen: list[dict[int, torch.Tensor]]
+    head: nn.Module
+
+
 @torch.no_grad()
-def evaluate(
-    base: PreTrainedModel,
-    quantized: PreTrainedModel,
-    rows: CalibrationRows,
-    seed: int = 0,
-    progress: Progress | None = None,
+def observe(
+    model: PreTrainedModel, batches: Sequence[PackedBatch], progress: Progress | None = None
+) -> Observed:
+    """Run the rows through a model once. Two observations are enough to compare two models, so
+    only one of them is ever in memory."""
+    layers = moe_layers(model)
+    chosen: list[dict[int, torch.Tensor]] = [{} for _ in batches]
+    numbers = {id(batch): number for number, batch in enumerate(batches)}
+    at = 0
+
+    def before(batch: PackedBatch) -> None:
+        nonlocal at
+        at = numbers[id(batch)]
+
+    def receive(position: int, indices: torch.Tensor, _: torch.Tensor) -> None:
+        chosen[at][position] = indices.sort(dim=-1).values.to("cpu", torch.int16)
+
+    with routed_tokens(model, layers, receive):
+        hidden = [found.cpu() for found in last_hidden(model, batches, before, progress)]
+    return Observed(batches, layers, hidden, chosen, _head_of(model))
+
+
+def _head_of(model: PreTrainedModel) -> nn.Module:
+    """The output embeddings, where logits are computed."""
+    head: nn.Module = model.get_output_embeddings()  # type: ignore[no-untyped-call]
+    device = compute_device()
+    return head if model.device.type == device.type else copy.deepcopy(head).to(device)
+
+
+@torch.no_grad()
+def compare(
+    original: Observed, quantized: Observed, rows: CalibrationRows, seed: int = 0
 ) -> Evaluation:
-    """Compare two models on the rows, batch by batch, both on the device they are on.
+    """Compare what two models made of the same batches of the rows.
 
     Raises CompositionRefused when no row has two tokens.
     """
-    batches = pack_for(base, rows.rows)
     sums = RowSums.empty(len(rows.rows))
-    agreement = _Agreement(moe_layers(base))
-    for done, batch in enumerate(batches, start=1):
-        with routed_tokens(base, agreement.layers, agreement.first):
-            hidden_base = _last_hidden(base, batch)
-        with routed_tokens(quantized, moe_layers(quantized), agreement.second):
-            hidden = _last_hidden(quantized, batch)
-        agreement.compare()
-        _add_batch(sums, batch, base, hidden_base, quantized, hidden)
-        if progress is not None:
-            progress(done, len(batches))
+    for batch, exact, found in zip(
+        original.batches, original.hidden, quantized.hidden, strict=True
+    ):
+        _add_batch(sums, batch, (original.head, exact), (quantized.head, found))
     if not sums.tokens.any():
         raise CompositionRefused("No held-out row has two tokens, so nothing can be predicted.")
-    return _evaluation(sums, rows, agreement, seed)
-
-
-def _last_hidden(model: PreTrainedModel, batch: PackedBatch) -> torch.Tensor:
-    output = model.base_model(
-        input_ids=batch.input_ids.to(model.device),
-        position_ids=batch.position_ids.to(model.device),
-        use_cache=False,
-    )
-    return output.last_hidden_state[0]  # type: ignore[no-any-return]
+    return _evaluation(sums, rows, _agreement(original, quantized), seed)
 
 
 def _add_batch(
     sums: RowSums,
     batch: PackedBatch,
-    base: PreTrainedModel,
-    hidden_base: torch.Tensor,
-    quantized: PreTrainedModel,
-    hidden: torch.Tensor,
+    original: tuple[nn.Module, torch.Tensor],
+    quantized: tuple[nn.Module, torch.Tensor],
 ) -> None:
     """Add a batch, a few hundred positions at a time, so that the logits of a large vocabulary
     are never held for all of it."""
@@ -100,61 +123,42 @@ def _add_batch(
     last_of_row[:-1] = batch.row_of_token[1:] != batch.row_of_token[:-1]
     positions = (~last_of_row).nonzero().flatten()
     for chunk in torch.split(positions, LOGITS_A_CHUNK):
-        following = batch.input_ids[0, chunk + 1].to(hidden.device)[:, None]
-        log_p = _log_probabilities(base, hidden_base[chunk])
-        log_q = _log_probabilities(quantized, hidden[chunk]).to(log_p.device)
+        log_p = _log_probabilities(*original, chunk)
+        log_q = _log_probabilities(*quantized, chunk)
+        following = batch.input_ids[0, chunk + 1].to(log_p.device)[:, None]
         kl = (log_p.exp() * (log_p - log_q)).sum(dim=-1)
         rows = batch.row_of_token[chunk].numpy()
         for total, values in (
             (sums.kl, kl),
-            (sums.loss_base, -log_p.gather(1, following.to(log_p.device))[:, 0]),
-            (sums.loss, -log_q.gather(1, following.to(log_q.device))[:, 0]),
+            (sums.loss_base, -log_p.gather(1, following)[:, 0]),
+            (sums.loss, -log_q.gather(1, following)[:, 0]),
             (sums.tokens, torch.ones_like(kl)),
         ):
             np.add.at(total, rows, values.double().cpu().numpy())
 
 
-def _log_probabilities(model: PreTrainedModel, hidden: torch.Tensor) -> torch.Tensor:
-    head: Any = model.get_output_embeddings()  # type: ignore[no-untyped-call]
-    return torch.log_softmax(head(hidden).float(), dim=-1)
+def _log_probabilities(
+    head: nn.Module, hidden: torch.Tensor, positions: torch.Tensor
+) -> torch.Tensor:
+    weight = cast(torch.Tensor, head.weight)
+    return torch.log_softmax(head(hidden[positions].to(weight.device)).float(), dim=-1)
 
 
-class _Agreement:
-    """Counts, for each MoE layer, the tokens whose top-k set is the same in both models."""
-
-    def __init__(self, layers: list[MoeLayer]) -> None:
-        self.layers = layers
-        self.same = [0] * len(layers)
-        self.total = [0] * len(layers)
-        self._seen: tuple[dict[int, torch.Tensor], dict[int, torch.Tensor]] = ({}, {})
-
-    def first(self, position: int, indices: torch.Tensor, _: torch.Tensor) -> None:
-        """Take in the original's choice."""
-        self._seen[0][position] = indices.sort(dim=-1).values.cpu()
-
-    def second(self, position: int, indices: torch.Tensor, _: torch.Tensor) -> None:
-        """Take in the quantized model's choice."""
-        self._seen[1][position] = indices.sort(dim=-1).values.cpu()
-
-    def compare(self) -> None:
-        """Count the batch both models have just gone through."""
-        for position, chosen in self._seen[0].items():
-            equal = (chosen == self._seen[1][position]).all(dim=-1)
-            self.same[position] += int(equal.sum())
-            self.total[position] += len(equal)
-        for seen in self._seen:
-            seen.clear()
-
-    def report(self) -> list[RouterAgreement]:
-        """The share of tokens with the same set, layer by layer."""
-        return [
-            RouterAgreement(layer=layer.index, share=same / total)
-            for layer, same, total in zip(self.layers, self.same, self.total, strict=True)
-        ]
+def _agreement(original: Observed, quantized: Observed) -> list[RouterAgreement]:
+    """The share of tokens with the same top-k set in both models, layer by layer."""
+    same, total = [0] * len(original.layers), [0] * len(original.layers)
+    for exact, found in zip(original.chosen, quantized.chosen, strict=True):
+        for position, sets in exact.items():
+            same[position] += int((sets == found[position]).all(dim=-1).sum())
+            total[position] += len(sets)
+    return [
+        RouterAgreement(layer=layer.index, share=same[at] / total[at])
+        for at, layer in enumerate(original.layers)
+    ]
 
 
 def _evaluation(
-    sums: RowSums, rows: CalibrationRows, agreement: _Agreement, seed: int
+    sums: RowSums, rows: CalibrationRows, agreement: list[RouterAgreement], seed: int
 ) -> Evaluation:
     tokens = sums.tokens.sum()
     everything = np.arange(len(sums.tokens))
@@ -168,7 +172,7 @@ def _evaluation(
         perplexity_base=math.exp(min(sums.loss_base.sum() / tokens, 700)),
         perplexity=math.exp(min(sums.loss.sum() / tokens, 700)),
         slices=_slices(sums, rows, seed),
-        router_same=agreement.report(),
+        router_same=agreement,
     )
 
 

@@ -3,7 +3,8 @@
 llmcompressor's ``LinearExperts2D.forward`` finds each expert's tokens by scanning a one-hot mask
 of tokens × top-k × experts, once an expert. Here the tokens are sorted by expert once, and the
 sorting is kept for the grid search, which routes the same tokens the same way at every point.
-Outputs are added up in the order of experts, as stock does.
+Outputs are added up in the order of experts, as stock does. On an accelerator the grid search runs
+all experts in one grouped product instead (``Stacked``), and asks the host nothing.
 """
 
 from __future__ import annotations
@@ -66,16 +67,41 @@ class ExpertsInput:
     dispatch: Dispatch
 
 
+@dataclass(frozen=True)
+class Stacked:
+    """An experts module's weights for a trial: ``gate_up`` [experts, 2 · intermediate, hidden],
+    and ``down`` [experts, hidden, intermediate] where a grouped product can take both."""
+
+    gate_up: torch.Tensor
+    down: torch.Tensor | None
+
+    @classmethod
+    def of(cls, experts: Any, gate_up: torch.Tensor) -> Stacked:
+        """Stack down as well if the device has grouped products of this dtype."""
+        downs = [expert.down_proj for expert in experts]
+        if not has_grouped_products(gate_up) or any(each.bias is not None for each in downs):
+            return cls(gate_up, None)
+        return cls(gate_up, torch.stack([each.weight.data for each in downs]))
+
+
+def has_grouped_products(weights: torch.Tensor) -> bool:
+    """Whether ``torch.nn.functional.grouped_mm`` runs on the weights' device without asking the
+    host for sizes: bfloat16 on CUDA from compute capability 9, rows aligned to 16 bytes."""
+    if weights.device.type != "cuda" or weights.dtype != torch.bfloat16:
+        return False
+    aligned = all(size % 16 == 0 for size in weights.shape[1:])
+    return aligned and torch.cuda.get_device_capability(weights.device) >= (9, 0)
+
+
 @dataclass
 class ExpertsRuns:
     """How linearized experts run while a model is calibrated.
 
-    ``trial`` replaces gate and up of an experts module by stacked weights [experts, 2 ·
-    intermediate, hidden]; ``captured``, when it is a list, takes the inputs of experts that then
-    do no work.
+    ``trial`` replaces the weights of an experts module by stacked ones; ``captured``, when it is a
+    list, takes the inputs of experts that then do no work.
     """
 
-    trial: dict[nn.Module, torch.Tensor] = field(default_factory=dict)
+    trial: dict[nn.Module, Stacked] = field(default_factory=dict)
     captured: dict[nn.Module, list[ExpertsInput]] | None = None
     _kept: dict[int, deque[Dispatch]] = field(default_factory=dict)
 
@@ -116,12 +142,16 @@ def lean_experts(runs: ExpertsRuns | None = None) -> Iterator[ExpertsRuns]:
     def forward(
         self: Any, hidden: torch.Tensor, indices: torch.Tensor, weights: torch.Tensor
     ) -> torch.Tensor:
+        trial = runs.trial.get(self)
+        if trial is not None and trial.down is not None:
+            return run_grouped(self, hidden, indices, weights, trial.gate_up, trial.down)
         dispatch = runs.dispatch(indices, self.num_experts)
         if runs.captured is not None:
             runs.captured.setdefault(self, []).append(ExpertsInput(hidden, dispatch))
             return torch.zeros_like(hidden)
         every_token = context.get_calibrate_all_experts_flag()
-        return run_experts(self, hidden, weights, dispatch, every_token, runs.trial.get(self))
+        stacked = None if trial is None else trial.gate_up
+        return run_experts(self, hidden, weights, dispatch, every_token, stacked)
 
     with patch_attr(LinearExperts2D, "forward", forward):
         yield runs
@@ -168,6 +198,32 @@ def run_experts(
             output = output.index_select(0, tokens)
         total.index_add_(0, tokens, (output * weight[begin:end]).to(total.dtype))
     return total
+
+
+def run_grouped(
+    experts: Any,
+    hidden: torch.Tensor,
+    indices: torch.Tensor,
+    weights: torch.Tensor,
+    gate_up: torch.Tensor,
+    down: torch.Tensor,
+) -> torch.Tensor:
+    """``run_experts`` by grouped products over tokens sorted by expert, ``indices`` and
+    ``weights`` [tokens, top-k]: no size is read back from the device, and the sum over a token's
+    experts has a fixed order, so a run can be repeated bit for bit."""
+    tokens, top_k = indices.shape
+    chosen = indices.T.flatten()
+    order = chosen.argsort(stable=True)
+    counts = torch.zeros(len(gate_up), dtype=torch.int32, device=hidden.device)
+    counts.index_add_(0, chosen, torch.ones_like(chosen, dtype=torch.int32))
+    ends = counts.cumsum(0).to(torch.int32)
+    mine = hidden.index_select(0, order % tokens)
+    both = nn.functional.grouped_mm(mine, gate_up.transpose(1, 2), offs=ends)
+    inner = experts[0]._apply_gate(both)
+    output = nn.functional.grouped_mm(inner, down.transpose(1, 2), offs=ends)
+    spread = torch.empty_like(output)
+    spread[order] = output * weights.T.flatten()[order, None].to(output.dtype)
+    return spread.view(top_k, tokens, -1).sum(dim=0)
 
 
 def is_plain(expert: nn.Module) -> bool:

@@ -30,6 +30,7 @@ hush()
 from llmcompressor.modifiers.transform.awq.mappings import ResolvedMapping  # noqa: E402
 
 GRAM_BYTES = 1 << 20
+ACCELERATOR_GRAM_BYTES = 1 << 30
 
 Means = Callable[[list[nn.Module]], torch.Tensor]
 
@@ -108,7 +109,9 @@ class ExpertsSearch:
             weight = weight_of(mapping.parent)
             alike[weight.shape, args_of(mapping.parent).model_dump_json()].append(number)
         for (shape, _), numbers in alike.items():
-            size = max(1, GRAM_BYTES // (4 * shape[1] * shape[1]))
+            on_cpu = weight_of(self.members[numbers[0]].parent).device.type == "cpu"
+            limit = GRAM_BYTES if on_cpu else ACCELERATOR_GRAM_BYTES
+            size = max(1, limit // (4 * shape[1] * shape[1]))
             for start in range(0, len(numbers), size):
                 yield numbers[start : start + size]
 

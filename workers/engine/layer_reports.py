@@ -74,8 +74,8 @@ class LayerReporter(Modifier):
         assert isinstance(weight, torch.Tensor)
         packed = pack_weight(weight, module.quantization_scheme, self.dtypes[name])
         self._done.packed[name] = packed
-        exact = weight.detach().double().cpu()
-        noise = float((packed.dequantized().double() - exact).square().sum())
+        exact = weight.detach().double()
+        noise = float((packed.dequantized(weight.device).double() - exact).square().sum())
         signal = float(exact.square().sum())
         index = layer_index(name)
         layer = -1 if index is None else index

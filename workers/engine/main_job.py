@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import time
 
+from torch import OutOfMemoryError
+
+from app.errors import OutOfMemory
 from app.jobs.events import Emit, StepFinished, StepStarted
 from app.jobs.spec import JobResult, JobSpec
 from workers.engine.artifacts import write_model
@@ -25,7 +28,13 @@ def run(spec: JobSpec, emit: Emit) -> JobResult:
     for step in spec.steps:
         since = time.perf_counter()
         emit(StepStarted(step=step))
-        figures = STEP_FUNCTIONS[step](job)
+        try:
+            figures = STEP_FUNCTIONS[step](job)
+        except OutOfMemoryError as error:
+            raise OutOfMemory(
+                f"The accelerator's memory is full in the step {step}: end what else runs on it, "
+                f"or use one with more memory. {error}"
+            ) from error
         emit(StepFinished(step=step, seconds=time.perf_counter() - since, figures=figures))
     job.result.seconds = time.perf_counter() - wall
     job.result.cpu_seconds = time.process_time() - cpu

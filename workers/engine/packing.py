@@ -37,9 +37,11 @@ class PackedWeight:
     scheme: QuantizationScheme
     dequantized_sha256: str
 
-    def dequantized(self) -> torch.Tensor:
-        """The weight [out, in] a reader of the checkpoint gets, in the checkpoint's dtype."""
-        return dequantize(self.tensors, self.scheme)
+    def dequantized(self, device: torch.device | None = None) -> torch.Tensor:
+        """The weight [out, in] a reader of the checkpoint gets, in the checkpoint's dtype, worked
+        out on ``device`` (default: the CPU)."""
+        tensors = {name: tensor.to(device) for name, tensor in self.tensors.items()}
+        return dequantize(tensors, self.scheme)
 
 
 def pack_weight(
@@ -57,8 +59,10 @@ def pack_weight(
     )
     state = {"weight": weight, "weight_scale": scale, "weight_zero_point": zero_point}
     packed = _compressor(scheme).compress(state, scheme)
-    tensors = {name: packed[name].cpu().contiguous() for name in SUFFIXES if name in packed}
-    return PackedWeight(tensors, scheme, sha256_of(dequantize(tensors, scheme)))
+    there = {name: packed[name].contiguous() for name in SUFFIXES if name in packed}
+    sha256 = sha256_of(dequantize(there, scheme))
+    tensors = {name: tensor.cpu() for name, tensor in there.items()}
+    return PackedWeight(tensors, scheme, sha256)
 
 
 def dequantize(tensors: dict[str, torch.Tensor], scheme: QuantizationScheme) -> torch.Tensor:

@@ -19,7 +19,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from compressed_tensors.offload import disable_offloading, set_onload_device
 from compressed_tensors.quantization import disable_quantization, enable_quantization
 from torch import nn
 
@@ -33,23 +32,14 @@ from workers.engine.layer_store import LayerRecord, LayerStore
 from workers.engine.library_output import hush
 from workers.engine.memory import memory_now
 from workers.engine.smoothing import ScaleLog
+from workers.engine.subgraphs import Stretch, brought_over, cut
 
 hush()
 
 from llmcompressor.core import LifecycleCallbacks, active_session  # noqa: E402
 from llmcompressor.modifiers.utils.hooks import HooksMixin  # noqa: E402
-from llmcompressor.pipelines.cache import IntermediatesCache  # noqa: E402
 from llmcompressor.pipelines.registry import CalibrationPipeline  # noqa: E402
-from llmcompressor.pipelines.sequential.helpers import (  # noqa: E402
-    Subgraph,
-    trace_subgraphs,
-)
-from llmcompressor.utils.dev import get_main_device  # noqa: E402
-from llmcompressor.utils.helpers import (  # noqa: E402
-    DisableQuantization,
-    calibration_forward_context,
-)
-from llmcompressor.utils.pytorch.module import infer_sequential_targets  # noqa: E402
+from llmcompressor.utils.helpers import DisableQuantization  # noqa: E402
 
 OUTPUT_BATCHES = 2
 TELL_SECONDS = 1.0
@@ -154,65 +144,32 @@ class LayerwisePipeline(CalibrationPipeline):
     def __call__(model: Any, dataloader: Any, dataset_args: Any) -> None:
         """Calibrate ``model`` on the batches of ``dataloader``."""
         run = _run.get()
-        onload, offload = get_main_device(), torch.device(dataset_args.sequential_offload_device)
-        set_onload_device(model, onload)
-        subgraphs = _subgraphs(model, dataloader, dataset_args)
-        LifecycleCallbacks.calibration_start()
-        with calibration_forward_context(model), DisableQuantization(model):
+        with brought_over(model), cut(model, dataloader, dataset_args) as stretches:
+            stretches = _with_work(stretches)
+            LifecycleCallbacks.calibration_start()
             session = active_session()
             session.state.loss_masks, session.state.sequential_prefetch = None, False
-            activations = IntermediatesCache.from_dataloader(dataloader, onload, offload)
-            for number, subgraph in enumerate(subgraphs):
-                stretch = _Stretch(model, subgraph, activations, len(dataloader))
-                with disable_offloading():
-                    if number < run.finished:
-                        run.restore(number, model)
-                    else:
-                        _calibrate(run, number, stretch)
-                    if number < len(subgraphs) - 1:
-                        _carry_on(run, stretch)
+            with DisableQuantization(model):
+                for number, stretch in enumerate(stretches):
+                    with stretch.at_hand():
+                        if number < run.finished:
+                            run.restore(number, model)
+                        else:
+                            _calibrate(run, number, stretch)
+                        if number < len(stretches) - 1:
+                            _carry_on(run, stretch)
         LifecycleCallbacks.calibration_end()
 
 
-@dataclass(frozen=True)
-class _Stretch:
-    """A subgraph with what runs through it."""
-
-    model: Any
-    subgraph: Subgraph
-    activations: IntermediatesCache
-    batches: int
-
-    @property
-    def modules(self) -> list[nn.Module]:
-        found: list[nn.Module] = self.subgraph.submodules(self.model)
-        return found
-
-    def inputs(self, batches: int | None = None) -> Iterator[tuple[int, dict[str, Any]]]:
-        for batch in range(self.batches if batches is None else min(batches, self.batches)):
-            yield batch, self.activations.fetch(batch, list(self.subgraph.input_names))
-
-    def forward(self, inputs: dict[str, Any]) -> dict[str, Any]:
-        return self.subgraph.forward(self.model, **inputs)
-
-
-def _subgraphs(model: Any, dataloader: Any, dataset_args: Any) -> list[Subgraph]:
-    """The model's subgraphs up to the last one with a quantized module."""
-    subgraphs = trace_subgraphs(
-        model,
-        next(iter(dataloader)),
-        list(infer_sequential_targets(model, dataset_args.sequential_targets)),
-        dataset_args.tracing_ignore,
-        dataset_args.sequential_targets_per_subgraph,
-    )
+def _with_work(stretches: list[Stretch]) -> list[Stretch]:
+    """The stretches up to the last one with a quantized module."""
     has_work = [
-        any(hasattr(module, "quantization_scheme") for module in each.submodules(model))
-        for each in subgraphs
+        any(hasattr(module, "quantization_scheme") for module in each.modules) for each in stretches
     ]
-    return subgraphs[: len(has_work) - has_work[::-1].index(True)]
+    return stretches[: len(has_work) - has_work[::-1].index(True)]
 
 
-def _calibrate(run: Layerwise, number: int, stretch: _Stretch) -> None:
+def _calibrate(run: Layerwise, number: int, stretch: Stretch) -> None:
     session = active_session()
     layer = _layer_of(run, stretch.modules)
     for batch, inputs in stretch.inputs():
@@ -229,15 +186,14 @@ def _layer_of(run: Layerwise, modules: Iterable[nn.Module]) -> int | None:
     return next((layer_index(name) for name in named if name is not None), None)
 
 
-def _carry_on(run: Layerwise, stretch: _Stretch) -> None:
+def _carry_on(run: Layerwise, stretch: Stretch) -> None:
     """Replace the stretch's inputs by its outputs."""
     with HooksMixin.disable_hooks(), every_expert() if run.every_token else natural_routing():
         for batch, inputs in stretch.inputs():
-            stretch.activations.update(batch, stretch.forward(inputs))
-            stretch.activations.delete(batch, list(stretch.subgraph.consumed_names))
+            stretch.carry(batch, stretch.forward(inputs))
 
 
-def _output_error(stretch: _Stretch) -> dict[str, float] | None:
+def _output_error(stretch: Stretch) -> dict[str, float] | None:
     """The error of the stretch's outputs on its first batches, weights rounded against weights
     as they are, from the same inputs. None when no output depends on the weights."""
     quantized = [each for each in stretch.modules if hasattr(each, "quantization_scheme")]

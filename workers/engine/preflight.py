@@ -16,7 +16,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import psutil
 import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
@@ -28,7 +27,7 @@ from app.recipes.schema import Recipe
 from workers.engine.architecture import layer_name_of, linear_names, moe_layers
 from workers.engine.calibration_rows import CalibrationRows, read_rows
 from workers.engine.checkpoint_names import checkpoint_names
-from workers.engine.device import compute_device, compute_dtype
+from workers.engine.device import compute_device, compute_dtype, room
 from workers.engine.export import refuse_unexportable
 from workers.engine.loading import (
     limits_of,
@@ -39,7 +38,7 @@ from workers.engine.loading import (
 )
 from workers.engine.measurement import measure
 from workers.engine.quantization import Plan, plan_of
-from workers.engine.resources import disk_of, memory_of, sizes_of, work_of
+from workers.engine.resources import disk_of, ram_of, sizes_of, vram_of, work_of
 from workers.engine.safetensors_files import Shards
 from workers.engine.targets import quantized_modules
 
@@ -62,7 +61,7 @@ def refuse_unfit(directory: Path, recipe: Recipe | None) -> None:
 
 def refuse_too_large(directory: Path, recipe: Recipe, place: Path) -> None:
     """Raise DiskFull or OutOfMemory when a job certainly does not fit this machine: its files the
-    disk of ``place``, or its weights alone the memory they are computed in."""
+    disk of ``place``, its weights alone the RAM, or one layer alone the accelerator's memory."""
     model = meta_model(directory)
     dtype = compute_dtype(compute_device(), model.dtype)
     sizes = sizes_of(model, plan_of(model, recipe), dtype.itemsize, _stored_bytes(model))
@@ -72,11 +71,17 @@ def refuse_too_large(directory: Path, recipe: Recipe, place: Path) -> None:
             f"The job needs {size(needed)} on the disk of {place} and {size(free)} are free: free "
             "some space, or choose another place."
         )
-    room = _memory_to_compute_in()
-    if sizes.weights > room:
+    there = room()
+    if sizes.weights > there.ram:
         raise OutOfMemory(
-            f"The weights alone take {size(sizes.weights)} and this machine has {size(room)} to "
-            "compute in: run the job on a machine with more memory."
+            f"The weights alone take {size(sizes.weights)} and this machine has {size(there.ram)} "
+            "of memory: run the job on a machine with more memory."
+        )
+    _, least = vram_of(sizes.weights, sizes.largest_layer)
+    if there.accelerator is not None and least > there.accelerator:
+        raise OutOfMemory(
+            f"A layer of this model takes {size(least)} on the accelerator, which has "
+            f"{size(there.accelerator)}: run the job on one with more memory."
         )
 
 
@@ -240,9 +245,11 @@ def _predict(
 ) -> None:
     dtype = compute_dtype(compute_device(), model.dtype)
     sizes = sizes_of(model, plan, dtype.itemsize, _stored_bytes(model))
-    stored = sizes_of(model, plan, model.dtype.itemsize, _stored_bytes(model))
-    document.ram_bytes = memory_of(sizes, tokens, TOKENS_A_BATCH)
-    document.vram_bytes = memory_of(stored, 0, TOKENS_A_BATCH)
+    stored = sizes_of(model, plan, _stored_bytes(model), _stored_bytes(model))
+    document.ram_bytes = ram_of(sizes, tokens, TOKENS_A_BATCH)
+    document.vram_bytes, document.vram_layerwise_bytes = vram_of(
+        stored.weights, stored.largest_layer
+    )
     document.disk_bytes, document.checkpoint_bytes = disk_of(sizes), sizes.checkpoint
     work = work_of(model, plan, tokens, TOKENS_A_BATCH)
     name, group = next(iter(plan.modules.items()))
@@ -251,18 +258,22 @@ def _predict(
     document.seconds = work.macs / speed.macs + work.rounded / speed.rounded
     document.macs, document.macs_per_second = work.macs, speed.macs
     document.free_disk_bytes = _free_disk(place)
-    document.memory_bytes = _memory_to_compute_in()
     if document.disk_bytes > document.free_disk_bytes:
         free = size(document.free_disk_bytes)
         found.warnings.append(
             f"The job needs {size(document.disk_bytes)} of disk and {free} are free at {place}."
         )
-    on_device = torch.accelerator.is_available()
-    needed = document.vram_bytes if on_device else document.ram_bytes
-    if needed > document.memory_bytes:
+    there = room()
+    document.memory_bytes, document.accelerator_bytes = there.ram, there.accelerator
+    if document.ram_bytes > there.ram:
         found.warnings.append(
-            f"The job needs about {size(needed)} of memory and this machine has "
-            f"{size(document.memory_bytes)} to compute in."
+            f"The job needs about {size(document.ram_bytes)} of memory and this machine has "
+            f"{size(there.ram)}."
+        )
+    if there.accelerator is not None and document.vram_bytes > there.accelerator:
+        found.warnings.append(
+            f"The accelerator's {size(there.accelerator)} do not hold the whole model "
+            f"({size(document.vram_bytes)}): its layers are brought over one at a time."
         )
 
 
@@ -288,9 +299,3 @@ def _stored_bytes(model: PreTrainedModel) -> int:
 def _free_disk(place: Path) -> int:
     there = next(each for each in (place, *place.parents) if each.exists())
     return shutil.disk_usage(there).free
-
-
-def _memory_to_compute_in() -> int:
-    if not torch.accelerator.is_available():
-        return int(psutil.virtual_memory().total)
-    return int(torch.accelerator.get_memory_info()[1])

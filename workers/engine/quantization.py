@@ -23,6 +23,7 @@ from app.recipes.schema import Group, Recipe
 from workers.engine.architecture import layer_index, moe_layers
 from workers.engine.awq import TreeAWQModifier
 from workers.engine.batches import PackedBatch, loader_of
+from workers.engine.device import compute_device
 from workers.engine.expert_statistics import TokenChoice
 from workers.engine.experts_forward import ExpertsRuns, captures, every_expert, lean_experts
 from workers.engine.fp8_blocks import FP8, Fp8Blocks, dequantize_blocks, quantize_blocks
@@ -34,6 +35,7 @@ from workers.engine.packing import PackedWeight
 from workers.engine.pipeline import Layerwise, layerwise
 from workers.engine.reference import stock_modifier, stock_on_a_cpu
 from workers.engine.smoothing import ScaleLog
+from workers.engine.subgraphs import tracing_keeps_config
 from workers.engine.targets import quantized_modules, scheme_of
 
 hush()
@@ -195,7 +197,7 @@ def run_oneshot(
     pipeline: str = "sequential",
 ) -> None:
     """Run modifiers over the batches in one of llmcompressor's pipelines."""
-    with _config_of_what_is_in_memory(model):
+    with _config_of_what_is_in_memory(model), tracing_keeps_config():
         oneshot(
             model=model,
             processor=cast(Any, tokenizer),
@@ -255,7 +257,7 @@ def settle(
     fp8: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
     for name, weight in packed.items():
         module = model.get_submodule(name)
-        module.weight.copy_(weight.dequantized())  # type: ignore[operator]
+        module.weight.copy_(weight.dequantized(compute_device()))  # type: ignore[operator]
     for name in smoothed:
         for parameter in model.get_submodule(name).parameters(recurse=False):
             if dtypes[name] == FP8 and parameter.ndim == 2:

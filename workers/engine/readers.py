@@ -21,7 +21,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from workers.engine.architecture import MoeLayer
-from workers.engine.batches import hidden_states
+from workers.engine.forward import hidden_states
 
 PROBE_TOKENS = 4
 

@@ -1,7 +1,7 @@
 """Stock llmcompressor's AWQ, as the reference a recipe can choose and the tests compare with.
 
-The mappings are the tree's, given to it as exact names; nothing else is changed but its crash
-without an accelerator.
+The mappings are the tree's, given to it as exact names; nothing else is changed but two
+faults: its crash without an accelerator, and the attention mask its tracing loses.
 """
 
 from __future__ import annotations
@@ -78,7 +78,8 @@ def stock_modifier(
 
 @contextmanager
 def stock_on_a_cpu() -> Iterator[None]:
-    """Mend stock's crash without an accelerator: ``IntermediatesCache.pin_memory``."""
+    """Mend stock's crash without an accelerator: ``IntermediatesCache.pin_memory``. What is mended
+    in its tracing is in ``workers.engine.subgraphs``."""
     if torch.accelerator.is_available():
         yield
         return

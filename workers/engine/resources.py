@@ -17,17 +17,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import nn
 from transformers import PreTrainedModel
 
 from app.recipes.packed_size import packed_bytes
 from workers.engine.architecture import MoeLayer, layer_index, moe_layers
 from workers.engine.awq import FAST_SHARE
+from workers.engine.device import room
 from workers.engine.mappings import TreeMapping
 from workers.engine.quantization import Plan, carries_every_token, grid_points
 
 SCRATCH_BYTES = 64 << 20
 LIBRARIES_BYTES = 700 << 20
+ACCELERATOR_BYTES = 2 << 30
 MASK_ELEMENT_BYTES = 4
 HELD_OUT_TOKENS = 45_000
 
@@ -142,41 +145,64 @@ def _search(
     return tried * (points + 1) * matrices.a_token(under=f"{mapping.parent}.")
 
 
-def sizes_of(model: PreTrainedModel, plan: Plan, computed: int, stored: int) -> Sizes:
-    """The sizes of a model and its checkpoint. ``computed`` is the bytes of a weight in the dtype
-    computed in, ``stored`` in the source."""
+def weights_of(model: PreTrainedModel, computed: int) -> tuple[int, int]:
+    """The bytes of all weights and of those of the largest decoder layer, ``computed`` each."""
     layers: dict[int | None, int] = {}
-    replaced = packed = 0
     for name, parameter in model.state_dict().items():
         index = layer_index(name)
         layers[index] = layers.get(index, 0) + parameter.numel()
+    largest = max((n for i, n in layers.items() if i is not None), default=0)
+    return computed * sum(layers.values()), computed * largest
+
+
+def sizes_of(model: PreTrainedModel, plan: Plan, computed: int, stored: int) -> Sizes:
+    """The sizes of a model and its checkpoint. ``computed`` is the bytes of a weight in the dtype
+    computed in, ``stored`` in the source."""
+    replaced = packed = 0
+    for name, parameter in model.state_dict().items():
         group = plan.modules.get(name.removesuffix(".weight")) if parameter.ndim == 2 else None
         if group is not None:
             replaced += parameter.numel()
             rows, columns = parameter.shape
             packed += packed_bytes(rows, columns, group)
-    total = sum(layers.values())
+    weights, largest_layer = weights_of(model, computed)
     return Sizes(
-        weights=total * computed,
-        largest_layer=computed * max((n for i, n in layers.items() if i is not None), default=0),
+        weights=weights,
+        largest_layer=largest_layer,
         packed=packed,
-        checkpoint=(total - replaced) * stored + packed,
+        checkpoint=(weights // computed - replaced) * stored + packed,
         hidden_state=int(model.config.get_text_config().hidden_size) * computed,
     )
 
 
-def memory_of(sizes: Sizes, tokens: int, tokens_a_batch: int) -> int:
-    """The memory a job computes in, in bytes: with ``tokens`` 0 that of an accelerator, beside
-    which activations are kept in RAM.
+def ram_of(sizes: Sizes, tokens: int, tokens_a_batch: int) -> int:
+    """The RAM of a job in bytes, whether or not an accelerator computes it.
 
     For every token the layer's input, its block's input and its block's output are kept, and a
-    row of its batch's attention mask; of weights the model, twice its largest layer while the
-    grid is searched, and the model once more while the quantized one is compared with it.
+    row of its batch's attention mask; of weights the model, and its largest layer twice more while
+    the grid is searched on a CPU.
     """
     kept = tokens * (3 * sizes.hidden_state + MASK_ELEMENT_BYTES * tokens_a_batch)
-    searching = sizes.weights + 2 * sizes.largest_layer + SCRATCH_BYTES
-    comparing = 2 * sizes.weights
-    return max(searching + kept, comparing) + LIBRARIES_BYTES
+    return sizes.weights + 2 * sizes.largest_layer + SCRATCH_BYTES + kept + LIBRARIES_BYTES
+
+
+def vram_of(weights: int, largest_layer: int) -> tuple[int, int]:
+    """The memory of an accelerator that holds the whole model, and of one that is given a layer
+    at a time, in bytes: besides the weights the largest layer twice more while the grid is
+    searched, and room for Gram matrices, a batch and its logits."""
+    searching = 2 * largest_layer + ACCELERATOR_BYTES
+    return weights + searching, largest_layer + searching
+
+
+def resting_device(
+    model: PreTrainedModel, dtype: torch.dtype, device: torch.device
+) -> torch.device:
+    """Where a model's weights rest in ``dtype`` when ``device`` computes: there if it holds them
+    all, else in RAM. ``model`` may be on the meta device."""
+    weights, largest_layer = weights_of(model, dtype.itemsize)
+    whole, _ = vram_of(weights, largest_layer)
+    held = room().accelerator
+    return device if held is None or whole <= held else torch.device("cpu")
 
 
 def disk_of(sizes: Sizes) -> int:

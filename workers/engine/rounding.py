@@ -2,7 +2,8 @@
 
 The arithmetic is that of compressed-tensors' ``calculate_qparams`` and ``fake_quantize`` with the
 minmax observer, operation for operation, so the values are equal bit for bit; symmetric integers,
-which every preset uses, are rounded in place in buffers that stay in the processor's cache.
+which every preset uses, are rounded in place in buffers that stay in a processor's cache; an
+accelerator is given much more at a time.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from compressed_tensors.quantization.utils import calculate_qparams
 from llmcompressor.observers.helpers import flatten_for_calibration
 
 CHUNK_BYTES = 1 << 20
+ACCELERATOR_CHUNK_BYTES = 1 << 28
 
 
 @dataclass
@@ -83,7 +85,8 @@ class Rounder:
 
 
 def chunks(weights: torch.Tensor) -> list[slice]:
-    """Slices of the first dimension whose weights fit the processor's cache together."""
+    """Slices of the first dimension that are worked on together."""
     each = weights[0].numel() * weights.element_size()
-    size = max(1, CHUNK_BYTES // max(1, each))
+    limit = CHUNK_BYTES if weights.device.type == "cpu" else ACCELERATOR_CHUNK_BYTES
+    size = max(1, limit // max(1, each))
     return [slice(at, at + size) for at in range(0, len(weights), size)]

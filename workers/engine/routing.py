@@ -21,8 +21,10 @@ from transformers import PreTrainedModel
 
 from workers.engine.architecture import MoeLayer, moe_layers
 from workers.engine.artifacts import write_whole
-from workers.engine.batches import PackedBatch, hidden_states
+from workers.engine.batches import PackedBatch
 from workers.engine.calibration_rows import FACET_COLUMNS, CalibrationRows
+from workers.engine.device import compute_device
+from workers.engine.forward import Progress, last_hidden
 
 Routed = Callable[[int, torch.Tensor, torch.Tensor], None]
 
@@ -94,21 +96,26 @@ def count_routing(
     model: PreTrainedModel,
     batches: Sequence[PackedBatch],
     rows: int,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> RoutingCounts:
     """Count what the model's own routing does with every row.
 
     A dense model has no experts to count: its arrays have no layers, and top-k is 0. The counts
-    of all rows stay on the model's device until the end.
+    of all rows stay on the compute device until the end.
     """
     layers = moe_layers(model)
     if not layers:
         nothing = torch.zeros(rows, 0, 0)
         return RoutingCounts(layers=(), top_k=0, counts=nothing.long(), mass=nothing)
     shape = (len(layers), rows, layers[0].experts)
-    counts = torch.zeros(shape, dtype=torch.int64, device=model.device)
-    mass = torch.zeros(shape, dtype=torch.float32, device=model.device)
+    device = compute_device()
+    counts = torch.zeros(shape, dtype=torch.int64, device=device)
+    mass = torch.zeros(shape, dtype=torch.float32, device=device)
     row_of_token = torch.empty(0, dtype=torch.int64)
+
+    def before(batch: PackedBatch) -> None:
+        nonlocal row_of_token
+        row_of_token = batch.row_of_token.to(device)
 
     def receive(position: int, indices: torch.Tensor, weights: torch.Tensor) -> None:
         cell = (row_of_token[:, None] * shape[2] + indices).flatten()
@@ -116,11 +123,8 @@ def count_routing(
         mass[position].view(-1).index_add_(0, cell, weights.float().flatten())
 
     with routed_tokens(model, layers, receive):
-        for done, batch in enumerate(batches, start=1):
-            row_of_token = batch.row_of_token.to(model.device)
-            hidden_states(model, batch.input_ids, batch.position_ids)
-            if progress is not None:
-                progress(done, len(batches))
+        for _ in last_hidden(model, batches, before, progress):
+            pass
     return RoutingCounts(
         layers=tuple(layer.index for layer in layers),
         top_k=layers[0].top_k,

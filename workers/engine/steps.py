@@ -23,12 +23,12 @@ from app.jobs.spec import JobResult, JobSpec
 from app.jobs.states import Step
 from app.recipes.schema import Recipe
 from workers.engine.artifacts import write_model, write_text
-from workers.engine.batches import pack_for
 from workers.engine.calibration_rows import CalibrationRows, ModelLimits, read_rows
 from workers.engine.checkpoint_names import checkpoint_names
 from workers.engine.device import compute_device, compute_dtype
-from workers.engine.evaluation import evaluate
+from workers.engine.evaluation import Observed, compare, observe
 from workers.engine.export import export, refuse_taken_destination
+from workers.engine.forward import pack_for
 from workers.engine.fp8_blocks import FP8, blocks_of
 from workers.engine.layer_store import LayerStore
 from workers.engine.loading import (
@@ -47,6 +47,7 @@ from workers.engine.quantization import (
     plan_of,
     quantize,
 )
+from workers.engine.resources import resting_device
 from workers.engine.resuming import fingerprint, open_store
 from workers.engine.routing import count_routing, write_coverage
 from workers.engine.safetensors_files import Shards
@@ -69,6 +70,7 @@ class Run:
     result: JobResult = field(default_factory=JobResult)
     rows: CalibrationRows | None = None
     held_out: CalibrationRows | None = None
+    original: Observed | None = None
     model: PreTrainedModel | None = None
     quantized: Quantized | None = None
 
@@ -118,12 +120,17 @@ def build(run: Run) -> Figures:
 
 
 def profile(run: Run) -> Figures:
-    """Count which experts the set reaches by the model's own routing; ``coverage.npz``."""
+    """Count which experts the set reaches by the model's own routing; ``coverage.npz``. What the
+    original makes of held-out rows is kept, so that it need not be in memory to be compared."""
     rows = _needed(run.rows)
     model = run.loaded_model()
     batches = pack_for(model, rows.rows)
-    progress = run.progress(Step.PROFILE, "batches")
-    routing = count_routing(model, batches, len(rows.rows), progress)
+    held_out = pack_for(model, run.held_out.rows) if run.held_out else []
+    told, total = run.progress(Step.PROFILE, "batches"), len(batches) + len(held_out)
+    routing = count_routing(model, batches, len(rows.rows), lambda done, _: told(done, total))
+    if run.held_out is not None:
+        done_before = len(batches)
+        run.original = observe(model, held_out, lambda done, _: told(done_before + done, total))
     write_coverage(run.spec.directory / "coverage.npz", routing, rows)
     run.result.experts_reached = routing.experts_reached
     run.result.experts_total = routing.experts_total
@@ -164,9 +171,10 @@ def evaluate_step(run: Run) -> Figures:
     if run.held_out is None:
         run.notice("There are no held-out rows, so the error was not measured.", Step.EVALUATE)
         return {}
-    base = load_for_computing(run.spec.model)
+    original = _needed(run.original)
     progress = run.progress(Step.EVALUATE, "batches")
-    found = evaluate(base, _needed(run.model), run.held_out, run.spec.seed, progress)
+    quantized = observe(_needed(run.model), original.batches, progress)
+    found = compare(original, quantized, run.held_out, run.spec.seed)
     run.result.evaluation = found
     write_model(run.spec.directory / "evaluation.json", found)
     return {
@@ -247,7 +255,7 @@ def _quantized_in_memory(run: Run, rows: CalibrationRows, recipe: Recipe) -> Qua
 def _quantized(run: Run, rows: CalibrationRows, recipe: Recipe, tokens: int) -> Quantized:
     spec = run.spec
     model = linearize(run.loaded_model())
-    plan = plan_of(model, recipe)
+    plan = plan_of(meta_model(spec.model), recipe)
     batches = pack_for(model, rows.rows, tokens)
     torch.manual_seed(spec.seed)
     store = LayerStore(spec.layers_directory, plan.scheme)
@@ -325,10 +333,12 @@ def _limits(directory: Path) -> ModelLimits:
 
 
 def load_for_computing(directory: Path) -> PreTrainedModel:
-    """The source model on the compute device, in the dtype scales are searched in."""
+    """The source model in the dtype scales are searched in, on the compute device, or in RAM where
+    an accelerator is too small to hold it (``workers.engine.forward``)."""
+    shapes = meta_model(directory)
     device = compute_device()
-    stored = meta_model(directory).dtype
-    model = load_model(directory, compute_dtype(device, stored), device)
+    dtype = compute_dtype(device, shapes.dtype)
+    model = load_model(directory, dtype, resting_device(shapes, dtype, device))
     refuse_not_finite(model, directory)
     return model
 

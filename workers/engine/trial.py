@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from workers.engine.experts_forward import ExpertsRuns, captures, is_plain
-from workers.engine.rounding import CHUNK_BYTES, Rounder
+from workers.engine.experts_forward import ExpertsRuns, Stacked, captures, is_plain
+from workers.engine.rounding import Rounder, chunks
 from workers.engine.smoothing import args_of, is_quantized, weight_of
 
 
@@ -25,13 +25,11 @@ class _Stack:
     rounded: torch.Tensor
 
     def set(self, scales: torch.Tensor) -> None:
-        count, rows, columns = self.rounded.shape
-        step = max(1, CHUNK_BYTES // (rows * columns * self.rounded.element_size()))
-        for start in range(0, count, step):
-            out = self.rounded[start : start + step]
+        for part in chunks(self.rounded):
+            out = self.rounded[part]
             parts = [
                 weight_of(projection)
-                for at in range(start, min(start + step, count))
+                for at in range(part.start, part.start + len(out))
                 for projection in (self.experts[at].gate_proj, self.experts[at].up_proj)
             ]
             weights = torch.cat(parts).view(out.shape)
@@ -68,7 +66,9 @@ class Trial:
     @contextmanager
     def running(self) -> Iterator[None]:
         """Let the experts' forward read the stacks; afterwards every layer has its own weight."""
-        self._runs.trial = {stack.experts: stack.rounded for stack in self._stacks}
+        self._runs.trial = {
+            stack.experts: Stacked.of(stack.experts, stack.rounded) for stack in self._stacks
+        }
         try:
             yield
         finally:
