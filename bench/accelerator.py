@@ -22,7 +22,7 @@ from app.recipes.schema import PRESETS
 from tests.engine import tiny_models
 from workers.engine import experts_forward, quantization
 from workers.engine.batches import PackedBatch, pack
-from workers.engine.device import compute_device
+from workers.engine.device import compute_device, release_memory
 from workers.engine.layer_store import Fingerprint, LayerStore
 from workers.engine.loading import linearize
 
@@ -76,7 +76,7 @@ def measure(mode: str, experts: int, batches: list[PackedBatch]) -> tuple[float,
     tokenizer = tiny_models.tiny_tokenizer()
     grouped = experts_forward.has_grouped_products
     chosen = (lambda _: False) if mode.endswith("one by one") else grouped
-    torch.cuda.empty_cache()
+    release_memory()
     torch.cuda.reset_peak_memory_stats()
     torch.cuda.synchronize()
     since = time.perf_counter()

@@ -166,7 +166,7 @@ def evaluate(
 ) -> None:
     """Measure how far a checkpoint is from its original on held-out rows."""
     with _refusals():
-        from workers.engine.device import set_threads
+        from workers.engine.device import release_memory, set_threads
         from workers.engine.evaluation import compare, observe
         from workers.engine.forward import pack_for
         from workers.engine.loading import load_checkpoint
@@ -178,6 +178,7 @@ def evaluate(
             original = observe(model, batches, advance)
         kind = (model.dtype, model.device)
         del model
+        release_memory()
         with _bar("Quantized") as advance:
             quantized = observe(load_checkpoint(checkpoint, *kind), batches, advance)
         found = compare(original, quantized, rows, seed)

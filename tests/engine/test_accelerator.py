@@ -22,6 +22,7 @@ from workers.engine.device import Room, compute_device
 from workers.engine.experts_forward import (
     Dispatch,
     has_grouped_products,
+    members_of,
     run_experts,
     run_grouped,
 )
@@ -111,16 +112,18 @@ def test_grouped_products_are_the_experts_one_by_one() -> None:
     model = linearize(tiny_model(minimax_m2(intermediate_size=64), torch.bfloat16)).to(device)
     experts = model.get_submodule(moe_layers(model)[0].experts_name)
     gate_up = torch.stack(
-        [torch.cat([weight_of(e.gate_proj), weight_of(e.up_proj)]) for e in experts]
+        [torch.cat([weight_of(e.gate_proj), weight_of(e.up_proj)]) for e in members_of(experts)]
     )
-    down = torch.stack([weight_of(each.down_proj) for each in experts])
+    down = torch.stack([weight_of(each.down_proj) for each in members_of(experts)])
     assert has_grouped_products(gate_up)
     generator = torch.Generator(device).manual_seed(0)
     hidden = torch.randn(300, 64, device=device, generator=generator).bfloat16()
-    scores = torch.randn(300, len(experts), device=device, generator=generator)
+    scores = torch.randn(300, experts.num_experts, device=device, generator=generator)
     scores[:, 3] = -10  # an expert without a token
     weights, indices = scores.softmax(-1).topk(2)
-    one_by_one = run_experts(experts, hidden, weights, Dispatch.of(indices, len(experts)), False)
+    one_by_one = run_experts(
+        experts, hidden, weights, Dispatch.of(indices, experts.num_experts), False
+    )
     grouped = run_grouped(experts, hidden, indices, weights, gate_up, down)
     torch.testing.assert_close(grouped, one_by_one, atol=2e-2, rtol=2e-2)
     again = run_grouped(experts, hidden, indices, weights, gate_up, down)

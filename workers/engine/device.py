@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from dataclasses import dataclass
 
@@ -36,6 +37,14 @@ def compute_dtype(device: torch.device, stored: torch.dtype) -> torch.dtype:
     """The dtype to search scales in: half precision is widened on a CPU, where it is slow or
     summed coarsely; what is written keeps the checkpoint's dtype (``workers.engine.packing``)."""
     return torch.float32 if device.type == "cpu" and stored in HALVES else stored
+
+
+def release_memory() -> None:
+    """Free what nothing refers to any more, on the accelerator too. A traced model is part of
+    reference cycles, so letting go of it is not enough."""
+    gc.collect()
+    if torch.accelerator.is_available():
+        torch.accelerator.empty_cache()
 
 
 def set_threads(threads: int | None) -> int:

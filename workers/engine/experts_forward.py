@@ -78,7 +78,7 @@ class Stacked:
     @classmethod
     def of(cls, experts: Any, gate_up: torch.Tensor) -> Stacked:
         """Stack down as well if the device has grouped products of this dtype."""
-        downs = [expert.down_proj for expert in experts]
+        downs = [expert.down_proj for expert in members_of(experts)]
         if not has_grouped_products(gate_up) or any(each.bias is not None for each in downs):
             return cls(gate_up, None)
         return cls(gate_up, torch.stack([each.weight.data for each in downs]))
@@ -224,6 +224,11 @@ def run_grouped(
     spread = torch.empty_like(output)
     spread[order] = output * weights.T.flatten()[order, None].to(output.dtype)
     return spread.view(top_k, tokens, -1).sum(dim=0)
+
+
+def members_of(experts: Any) -> list[Any]:
+    """The experts of an experts module, which iterates over its activation function too."""
+    return [experts[at] for at in range(experts.num_experts)]
 
 
 def is_plain(expert: nn.Module) -> bool:

@@ -52,14 +52,16 @@ class Rounder:
         greatest weight of every group lies halfway between two integers, and a last bit decides
         to which it is rounded.
         """
-        spread = scales.unsqueeze(-2)
-        torch.mul(weights, spread, out=out)
-        spread = spread.to(out.dtype)
+        torch.mul(weights, scales.unsqueeze(-2), out=out)
+        return self.finish(out, scales)
+
+    def finish(self, product: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
+        """Q(P) / s of the products P = W · s, in place."""
         if self.in_place:
-            self._round_(out)
+            self._round_(product)
         else:
-            out.copy_(self._rounded(out))
-        return out.div_(spread)
+            product.copy_(self._rounded(product))
+        return product.div_(scales.unsqueeze(-2).to(product.dtype))
 
     def _round_(self, weights: torch.Tensor) -> None:
         """Round ``weights`` [..., in] in place."""
@@ -67,7 +69,8 @@ class Rounder:
         groups = weights.view(-1, self.args.group_size or columns)
         low, high = torch.aminmax(groups, dim=-1, keepdim=True)
         steps = torch.maximum(low.neg_(), high)
-        steps.div_(((1 << self.args.num_bits) - 1) / 2)
+        # A number of Python's would be multiplied by its reciprocal on CUDA.
+        steps.div_(steps.new_full((), ((1 << self.args.num_bits) - 1) / 2))
         steps.masked_fill_(steps == 0, torch.finfo(weights.dtype).eps)
         half = 1 << (self.args.num_bits - 1)
         groups.div_(steps).clamp_(-half, half - 1).round_().mul_(steps)

@@ -25,7 +25,7 @@ from app.recipes.schema import Recipe
 from workers.engine.artifacts import write_model, write_text
 from workers.engine.calibration_rows import CalibrationRows, ModelLimits, read_rows
 from workers.engine.checkpoint_names import checkpoint_names
-from workers.engine.device import compute_device, compute_dtype
+from workers.engine.device import compute_device, compute_dtype, release_memory
 from workers.engine.evaluation import Observed, compare, observe
 from workers.engine.export import export, refuse_taken_destination
 from workers.engine.forward import pack_for
@@ -215,6 +215,7 @@ def verify_step(run: Run) -> Figures:
     """
     checkpoint = _needed(run.result.checkpoint)
     run.model = run.quantized = None
+    release_memory()
     found = verify(checkpoint, run.spec.model, run.progress(Step.VERIFY, "tensors"))
     run.result.verification = found
     write_model(run.spec.directory / "verification.json", found)
@@ -249,6 +250,7 @@ def _quantized_in_memory(run: Run, rows: CalibrationRows, recipe: Recipe) -> Qua
             )
             run.notice(message, Step.QUANTIZE, warning=True)
         run.model = None
+        release_memory()
         tokens = smaller
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from workers.engine.experts_forward import ExpertsRuns, Stacked, captures, is_plain
+from workers.engine.experts_forward import ExpertsRuns, Stacked, captures, is_plain, members_of
 from workers.engine.rounding import Rounder, chunks
 from workers.engine.smoothing import args_of, is_quantized, weight_of
 
@@ -27,13 +27,10 @@ class _Stack:
     def set(self, scales: torch.Tensor) -> None:
         for part in chunks(self.rounded):
             out = self.rounded[part]
-            parts = [
-                weight_of(projection)
-                for at in range(part.start, part.start + len(out))
-                for projection in (self.experts[at].gate_proj, self.experts[at].up_proj)
-            ]
-            weights = torch.cat(parts).view(out.shape)
-            self.rounder.scaled(weights, scales.expand(len(out), -1), out)
+            for both, expert in zip(out, members_of(self.experts)[part], strict=True):
+                for half, projection in zip(both.chunk(2), _gate_and_up(expert), strict=True):
+                    torch.mul(weight_of(projection), scales, out=half)
+            self.rounder.finish(out, scales)
 
 
 class Trial:
@@ -56,8 +53,8 @@ class Trial:
         stacked = {
             projection
             for stack in self._stacks
-            for expert in stack.experts
-            for projection in (expert.gate_proj, expert.up_proj)
+            for expert in members_of(stack.experts)
+            for projection in _gate_and_up(expert)
         }
         self._single = [(each, Rounder(args_of(each))) for each in quantized if each not in stacked]
         self._originals = originals
@@ -85,12 +82,16 @@ class Trial:
             rounder.scaled(self._originals[layer], scales, weight)
 
 
+def _gate_and_up(expert: Any) -> tuple[Any, Any]:
+    return expert.gate_proj, expert.up_proj
+
+
 def _stack(experts: Any, quantized: set[nn.Module]) -> _Stack | None:
     """A stack for experts whose gates and ups are all rounded alike and have no bias."""
-    members = list(experts)
+    members = members_of(experts)
     if not all(is_plain(expert) for expert in members):
         return None
-    projections = [each for expert in members for each in (expert.gate_proj, expert.up_proj)]
+    projections = [each for expert in members for each in _gate_and_up(expert)]
     if not quantized.issuperset(projections) or any(each.bias is not None for each in projections):
         return None
     args = args_of(projections[0])
