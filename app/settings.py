@@ -110,6 +110,11 @@ class Settings(BaseSettings):
         return self.data_dir.resolve() / "checkpoints"
 
     @property
+    def sources_dir(self) -> Path:
+        """Fetched rows, one directory for each source, in it one for each revision."""
+        return self.data_dir.resolve() / "sources"
+
+    @property
     def index_dir(self) -> Path:
         """Token counts of the sources' rows, one file for each source and tokenizer."""
         return self.data_dir.resolve() / "index"

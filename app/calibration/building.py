@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from app.calibration.artifact import new_directory, sync
+from app.artifacts import new_directory, sync
 from app.calibration.built_set import (
     MANIFEST,
     ROW_SCHEMA,
@@ -34,7 +34,8 @@ from app.calibration.spec import SetSpec
 from app.calibration.totals import Shortfall
 from app.errors import CompositionRefused
 from app.facets import Facet
-from app.sources.starter_corpus import load_rows, messages_of
+from app.sources.rows import messages_of
+from app.sources.starter_corpus import load_rows
 
 Progress = Callable[[int, int], None]
 

@@ -19,14 +19,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from app.calibration.artifact import new_file
+from app.artifacts import new_file
 from app.calibration.chat_template import RowRefused
 from app.calibration.pool import FacetColumn, Pool, row_hashes
 from app.calibration.rendering import Rendered, Renderer
 from app.calibration.spec import SetSpec, Slice
 from app.errors import CompositionRefused
 from app.facets import Facet
-from app.sources.starter_corpus import load_rows, messages_of, pack_file
+from app.sources.rows import messages_of
+from app.sources.starter_corpus import load_rows, pack_file
 
 Progress = Callable[[int, int], None]
 

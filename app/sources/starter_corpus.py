@@ -7,13 +7,11 @@ The packs lie in ``demo/corpus/<pack>/rows.parquet`` and are made by
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import pyarrow.parquet as pq
-
-from app.facets import DOMAINS, SPOKEN_LANGUAGES
 
 Split = Literal["calibration", "held_out"]
 Pack = Literal["permissive", "cc-by-sa", "copyleft"]
@@ -31,24 +29,6 @@ def split_of(row_id: str) -> Split:
     """
     digest = hashlib.sha256(row_id.encode()).hexdigest()
     return "held_out" if int(digest[:8], 16) % 100 < HELD_OUT_PERCENT else "calibration"
-
-
-def messages_of(row: Mapping[str, Any]) -> list[dict[str, str]]:
-    """A corpus row as a conversation: a request that names what is wanted, and the passage.
-
-    The passage is the assistant's turn, so that the tokens fed are the language the row is
-    labelled with, not an English sentence that names it (trap 2 of the seed's method).
-    """
-    if row["programming_language"]:
-        request = f"Write {row['programming_language']} code."
-    else:
-        topic = DOMAINS.get(row["domain"], row["domain"]).lower()
-        language = SPOKEN_LANGUAGES.get(row["spoken_language"], row["spoken_language"])
-        request = f"Write about {topic} in {language}."
-    return [
-        {"role": "user", "content": request},
-        {"role": "assistant", "content": row["text"]},
-    ]
 
 
 def pack_file(pack: str) -> Path:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from transformers import PreTrainedTokenizerFast
 
-from app.sources.starter_corpus import messages_of
+from app.sources.rows import messages_of
 from scripts.demo_model.tokenizer import PAD
 
 IGNORED = -100

@@ -19,7 +19,7 @@ from transformers import (
 )
 
 from app.facets import PROGRAMMING_LANGUAGES, SPOKEN_LANGUAGES
-from app.sources.starter_corpus import messages_of
+from app.sources.rows import messages_of
 from scripts.demo_model.architecture import new_model
 from scripts.demo_model.batches import IGNORED, chat_ids, padded, plain_ids
 from scripts.demo_model.tokenizer import PAD

@@ -11,11 +11,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from app.facets import DOMAINS, PROGRAMMING_LANGUAGES, SPOKEN_LANGUAGES
+from app.sources.rows import messages_of
 from app.sources.starter_corpus import (
     CORPUS_DIR,
     PACKS,
     load_rows,
-    messages_of,
     pack_file,
     split_of,
 )

@@ -16,7 +16,8 @@ from tokenizers import Tokenizer
 from torch.nn.functional import cross_entropy
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, MiniMaxM2ForCausalLM
 
-from app.sources.starter_corpus import load_rows, messages_of
+from app.sources.rows import messages_of
+from app.sources.starter_corpus import load_rows
 
 MODEL = Path(__file__).resolve().parents[2] / "demo" / "model"
 LAYERS, EXPERTS, TOP_K = 6, 32, 4

@@ -11,7 +11,6 @@ read a smoothed norm without being quantized.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -22,14 +21,14 @@ import torch
 from safetensors.torch import save_file
 from transformers import PreTrainedModel
 
-from app.errors import CheckpointRefused, DiskFull
-from app.jobs.spec import CheckpointFile
-from workers.engine.artifacts import (
+from app.artifacts import (
     disk_full_is_a_sentence,
-    sync_directory,
+    sync,
     write_model,
     write_text,
 )
+from app.errors import CheckpointRefused, DiskFull
+from app.jobs.spec import CheckpointFile
 from workers.engine.checkpoint_names import CheckpointNames, checkpoint_names
 from workers.engine.fp8_blocks import FP8, STORED_SCALE, blocks_of, written_name
 from workers.engine.loading import read_config
@@ -157,7 +156,7 @@ def export(
             if destination.exists():
                 destination.rmdir()
             partial.rename(destination)
-            sync_directory(destination.parent)
+            sync(destination.parent)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return Exported(destination, files)
@@ -185,7 +184,7 @@ def _write(
     write_text(directory / "config.json", json.dumps(config, indent=2) + "\n")
     _carry_over(source, directory)
     for file in directory.iterdir():
-        _sync(file)
+        sync(file)
     files = [described(file) for file in sorted(directory.iterdir())]
     manifest = CheckpointManifest(
         source=source_of(source),
@@ -280,8 +279,3 @@ def _carry_over(source: Path, directory: Path) -> None:
         wanted = any(fnmatch(file.name, pattern) for pattern in CARRIED)
         if file.is_file() and wanted and file.name not in OWN_FILES:
             shutil.copyfile(file, directory / file.name)
-
-
-def _sync(file: Path) -> None:
-    with file.open("rb") as stream:
-        os.fsync(stream.fileno())

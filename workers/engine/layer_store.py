@@ -21,10 +21,10 @@ from pydantic import BaseModel
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from app.artifacts import disk_full_is_a_sentence, sync, write_model
 from app.errors import ResumeRefused
 from app.jobs.events import Event
 from app.jobs.spec import LayerReport, ModuleReport
-from workers.engine.artifacts import disk_full_is_a_sentence, sync_directory, write_model
 from workers.engine.manifest import described
 from workers.engine.packing import SUFFIXES, PackedWeight
 
@@ -151,7 +151,7 @@ class LayerStore:
             events=record.events,
         )
         write_model(self._file(number, "json"), manifest)
-        sync_directory(self.directory)
+        sync(self.directory)
 
     def load(self, number: int) -> LayerRecord:
         """A record with its scales; its packed weights are read when ``packed`` is asked.

@@ -6,10 +6,10 @@ import time
 
 from torch import OutOfMemoryError
 
+from app.artifacts import write_model
 from app.errors import OutOfMemory
 from app.jobs.events import Emit, StepFinished, StepStarted
 from app.jobs.spec import JobResult, JobSpec
-from workers.engine.artifacts import write_model
 from workers.engine.device import set_threads
 from workers.engine.resuming import drop_layers
 from workers.engine.steps import STEP_FUNCTIONS, Run

@@ -19,8 +19,8 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from app.artifacts import write_whole
 from workers.engine.architecture import MoeLayer, moe_layers
-from workers.engine.artifacts import write_whole
 from workers.engine.batches import PackedBatch
 from workers.engine.calibration_rows import FACET_COLUMNS, CalibrationRows
 from workers.engine.device import compute_device

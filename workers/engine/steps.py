@@ -16,13 +16,13 @@ import torch
 from pydantic import BaseModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from app.artifacts import write_model, write_text
 from app.calibration.spec import SetSpec
 from app.errors import CalibrantError, OutOfMemory, RecipeRefused
 from app.jobs.events import Emit, Notice, Progress
 from app.jobs.spec import JobResult, JobSpec
 from app.jobs.states import Step
 from app.recipes.schema import Recipe
-from workers.engine.artifacts import write_model, write_text
 from workers.engine.calibration_rows import CalibrationRows, ModelLimits, read_rows
 from workers.engine.checkpoint_names import checkpoint_names
 from workers.engine.device import compute_device, compute_dtype, release_memory

@@ -12,7 +12,8 @@ from app.calibration.rendering import Rendered, Renderer
 from app.calibration.spec import SetSpec, Slice
 from app.errors import CompositionRefused
 from app.facets import Facet
-from app.sources.starter_corpus import load_rows, messages_of, split_of
+from app.sources.rows import messages_of
+from app.sources.starter_corpus import load_rows, split_of
 
 PICKY = "{% if 'Hebrew' in messages[0].content %}{{ raise_exception('no Hebrew') }}{% endif %}"
 

@@ -12,7 +12,8 @@ from tokenizers.processors import TemplateProcessing
 from app.calibration.chat_template import load_chat_template
 from app.calibration.tokenizer import load_tokenizer
 from app.errors import ModelRefused
-from app.sources.starter_corpus import load_rows, messages_of
+from app.sources.rows import messages_of
+from app.sources.starter_corpus import load_rows
 
 TEXTS = ["fn main() {}", "Grüße, <eos> שלום", ""]
 

@@ -6,13 +6,14 @@ import errno
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
+
+from pydantic import BaseModel
 
 from app.errors import DiskFull
-
-_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 @contextmanager
@@ -23,7 +24,7 @@ def new_directory(place: Path) -> Iterator[Path]:
     made ``place`` meanwhile its copy stays: both are named by their content. Raises DiskFull when
     there is no room.
     """
-    with _room_for(place):
+    with disk_full_is_a_sentence(place.parent):
         place.parent.mkdir(parents=True, exist_ok=True)
         draft = Path(tempfile.mkdtemp(prefix=".draft-", dir=place.parent))
         try:
@@ -42,7 +43,7 @@ def new_file(place: Path) -> Iterator[Path]:
 
     Raises DiskFull when there is no room.
     """
-    with _room_for(place):
+    with disk_full_is_a_sentence(place.parent):
         place.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=".draft-", suffix=place.suffix, dir=place.parent)
         os.close(handle)
@@ -54,6 +55,22 @@ def new_file(place: Path) -> Iterator[Path]:
             draft.replace(place)
         finally:
             draft.unlink(missing_ok=True)
+
+
+def write_whole(place: Path, write: Callable[[BinaryIO], object]) -> None:
+    """Let ``write`` fill a file, which becomes ``place``. Raises DiskFull as :func:`new_file`."""
+    with new_file(place) as draft, draft.open("wb") as stream:
+        write(stream)
+
+
+def write_text(place: Path, text: str) -> None:
+    """:func:`write_whole` of a text in UTF-8."""
+    write_whole(place, lambda stream: stream.write(text.encode("utf-8")))
+
+
+def write_model(place: Path, model: BaseModel) -> None:
+    """:func:`write_whole` of a pydantic model as indented JSON."""
+    write_text(place, model.model_dump_json(indent=2) + "\n")
 
 
 def sync(path: Path) -> None:
@@ -74,13 +91,21 @@ def _rename_unless_there(draft: Path, place: Path) -> None:
 
 
 @contextmanager
-def _room_for(place: Path) -> Iterator[None]:
+def disk_full_is_a_sentence(where: Path) -> Iterator[None]:
+    """Turn "no space left" of the system, or of safetensors which says it in words, into
+    DiskFull."""
     try:
         yield
-    except OSError as error:
-        if error.errno not in _NO_ROOM:
+    except Exception as error:
+        if not _is_disk_full(error):
             raise
         raise DiskFull(
-            f"There is no room left on the disk of {place.parent}: free some space and try again. "
+            f"There is no room left on the disk of {where}: free some space and try again. "
             "Nothing that was there is lost."
         ) from error
+
+
+def _is_disk_full(error: Exception) -> bool:
+    if isinstance(error, OSError):
+        return error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return f"os error {errno.ENOSPC}" in str(error)

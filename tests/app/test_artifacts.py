@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from app.calibration.artifact import new_directory, new_file
+from app.artifacts import new_directory, new_file
 from app.errors import DiskFull
 
 

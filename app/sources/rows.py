@@ -1,0 +1,126 @@
+"""The rows of a source: where their file lies, and how they are read. One way for every kind."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from app.errors import CompositionRefused
+from app.facets import DOMAINS, SPOKEN_LANGUAGES
+from app.sources.starter_corpus import PACKS, Split, pack_file
+
+BATCH_ROWS = 256
+
+# The layout of the data directory: <sources>/<name>/<revision>/…, written by app.sources.store.
+ROWS = "rows.parquet"
+MANIFEST = "source.json"
+CURRENT = "current"
+
+
+@dataclass(frozen=True)
+class RowsFile:
+    """The rows of one source at one revision: a Parquet file with the columns of
+    ``app.sources.store.SCHEMA`` (a starter pack has no ``number``, ``messages``, ``own_facets``).
+
+    ``revision`` changes when any row does.
+    """
+
+    source: str
+    revision: str
+    path: Path
+
+    @property
+    def rows(self) -> int:
+        """How many there are, both splits."""
+        rows: int = pq.read_metadata(self.path).num_rows
+        return rows
+
+
+def rows_file(source: str, sources_dir: Path | None = None) -> RowsFile:
+    """The rows that new sets use of a source, by its name; without ``sources_dir`` of the starter
+    corpus alone.
+
+    Raises CompositionRefused for a source that is not there or was not fetched yet.
+    """
+    if source in PACKS:
+        path = pack_file(source)
+        if not path.is_file():
+            raise CompositionRefused(f"The corpus has no pack {source!r}: {path} is not there.")
+        status = path.stat()
+        return RowsFile(source, _sha256(path, status.st_mtime_ns, status.st_size), path)
+    revision = current_revision(source, sources_dir) if sources_dir else None
+    if sources_dir is None or revision is None:
+        raise CompositionRefused(
+            f"Source {source!r} has no rows here yet: fetch it first, or take it out of the set."
+        )
+    return RowsFile(source, revision, sources_dir / source / revision / ROWS)
+
+
+def rows_files(sources: Iterable[str], sources_dir: Path | None = None) -> list[RowsFile]:
+    """The rows files of some sources, in their order. Raises CompositionRefused."""
+    return [rows_file(source, sources_dir) for source in sources]
+
+
+def current_revision(source: str, sources_dir: Path) -> str | None:
+    """The revision that new sets use, None before the first fetch."""
+    try:
+        revision = (sources_dir / source / CURRENT).read_text(encoding="utf-8").strip()
+    except FileNotFoundError:
+        return None
+    return revision if (sources_dir / source / revision / MANIFEST).is_file() else None
+
+
+def iterate_rows(
+    file: RowsFile, columns: Sequence[str] | None = None, batch_rows: int = BATCH_ROWS
+) -> Iterator[list[dict[str, Any]]]:
+    """The rows of a source in the order of its file, a batch at a time."""
+    with pq.ParquetFile(file.path) as parquet:
+        for batch in parquet.iter_batches(batch_rows, columns=columns):
+            yield batch.to_pylist()
+
+
+def load_rows(
+    files: Iterable[RowsFile], split: Split | None = "calibration"
+) -> list[dict[str, Any]]:
+    """Rows of some sources in the order of their ids, one part of the split or (None) both."""
+    rows = [row for file in files for batch in iterate_rows(file) for row in batch]
+    wanted = [row for row in rows if split is None or row["split"] == split]
+    return sorted(wanted, key=lambda row: row["id"])
+
+
+def messages_of(row: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """A row as a conversation.
+
+    One that came as a conversation is given as it is. A passage becomes the assistant's turn
+    after a request that names what is wanted, so that the tokens fed are the language the row is
+    labelled with, not an English sentence that names it (trap 2 of the seed's method).
+    """
+    if messages := row.get("messages"):
+        conversation: list[dict[str, Any]] = json.loads(messages)
+        return conversation
+    return [
+        {"role": "user", "content": _request(row)},
+        {"role": "assistant", "content": row["text"]},
+    ]
+
+
+def _request(row: Mapping[str, Any]) -> str:
+    if row["programming_language"]:
+        return f"Write {row['programming_language']} code."
+    topic = DOMAINS.get(row["domain"], row["domain"])
+    language = SPOKEN_LANGUAGES.get(row["spoken_language"], row["spoken_language"])
+    about = f" about {topic.lower()}" if topic else " a text"
+    return f"Write{about} in {language}." if language else f"Write{about}."
+
+
+@lru_cache(maxsize=64)
+def _sha256(path: Path, changed: int, size: int) -> str:  # noqa: ARG001, the stamp is the key
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
