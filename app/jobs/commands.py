@@ -158,17 +158,18 @@ def submit(
     set_id: Annotated[str, typer.Option("--set", help="A saved set's id.")],
     model_id: Annotated[str, typer.Option("--model", help="An added model's id.")],
     recipe: Annotated[str, typer.Option(help="A recipe's slug.")] = DEFAULT_PRESET,
+    kind: Annotated[JobKind, typer.Option(help="What the job is for.")] = JobKind.QUANTIZE,
     json: Json = False,
 ) -> None:
-    """Send the main job to the queue."""
+    """Send a job to the queue, by default the main job."""
     with installed() as (session, settings):
         job = service.compose_job(
             session,
             settings,
-            kind=JobKind.QUANTIZE,
+            kind=kind,
             set_id=set_id,
             model_id=model_id,
-            recipe=recipe,
+            recipe=recipe if kind.takes_recipe else None,
         )
         service.submit(session, settings, job)
         view = job_view(session, settings, job.id)

@@ -11,7 +11,7 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from app.dependencies import SessionDep, SettingsDep
 from app.jobs import live, service
-from app.jobs.states import JobKind, JobState
+from app.jobs.states import JobState
 from app.jobs.submission import NewJob, started_set_id
 from app.jobs.views import JobListView, JobView, LogView, job_list, job_view, log_view
 from app.negotiation import (
@@ -58,7 +58,7 @@ def submit_job(
         kind=new.kind,
         set_id=started_set_id(session, settings, new),
         model_id=new.model_id,
-        recipe=new.recipe if new.kind is JobKind.QUANTIZE else None,
+        recipe=new.recipe if new.kind.takes_recipe else None,
     )
     service.submit(session, settings, job)
     return created(request, f"/jobs/{job.id}", job_view(session, settings, job.id))

@@ -116,8 +116,9 @@ def compose_job(
     calibration_set = calibration.get_set(session, set_id)
     model = base_models.get_model(session, model_id)
     chosen = None
-    if kind is JobKind.QUANTIZE:
+    if kind.takes_recipe:
         chosen = recipes.get_recipe(session, recipe or DEFAULT_PRESET)
+    quantizes = kind is JobKind.QUANTIZE
     spec = calibration.spec_of(calibration_set)
     base_models.require_usable(model, quantizes=chosen is not None)
     if chosen is not None:
@@ -131,7 +132,7 @@ def compose_job(
         sets_dir=settings.sets_dir,
         model=Path(model.path),
         calibration=spec,
-        held_out=held_out_for(spec, index) if chosen else None,
+        held_out=held_out_for(spec, index) if quantizes else None,
         recipe=chosen,
         checkpoint=settings.checkpoints_dir / job_id if chosen else None,
         seed=spec.seed,

@@ -12,6 +12,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.calibration.spec import SetSpec
+from app.jobs.preflight import Preflight
 from app.jobs.states import STEPS, JobKind, Step
 from app.recipes.schema import Recipe
 
@@ -145,6 +146,7 @@ class JobResult(BaseModel):
     set_tokens: int | None = None
     experts_reached: int | None = None
     experts_total: int | None = None
+    preflight: Preflight | None = None
     layers: list[LayerReport] = []
     uncovered_experts: list[dict[str, Any]] = []
     evaluation: Evaluation | None = None

@@ -38,7 +38,7 @@ FOLLOWS: dict[JobState, frozenset[JobState]] = {
 
 
 class Step(StrEnum):
-    """One step of a job, in the order the main job takes them."""
+    """One step of a job. The main job takes them in this order, all but the preflight."""
 
     BUILD = "build"
     PROFILE = "profile"
@@ -46,20 +46,36 @@ class Step(StrEnum):
     EVALUATE = "evaluate"
     EXPORT = "export"
     VERIFY = "verify"
+    PREFLIGHT = "preflight"
 
 
 class JobKind(StrEnum):
-    """What a job is for. ``quantize`` is the main job and takes every step."""
+    """What a job is for. ``quantize`` is the main job; ``preflight`` says what it would do and
+    need, without loading a weight."""
 
     BUILD = "build"
+    PREFLIGHT = "preflight"
     PROFILE = "profile"
     QUANTIZE = "quantize"
+
+    @property
+    def takes_recipe(self) -> bool:
+        """Whether a job of this kind is about a recipe."""
+        return self in {JobKind.PREFLIGHT, JobKind.QUANTIZE}
 
 
 STEPS: dict[JobKind, tuple[Step, ...]] = {
     JobKind.BUILD: (Step.BUILD,),
     JobKind.PROFILE: (Step.BUILD, Step.PROFILE),
-    JobKind.QUANTIZE: tuple(Step),
+    JobKind.PREFLIGHT: (Step.BUILD, Step.PREFLIGHT),
+    JobKind.QUANTIZE: (
+        Step.BUILD,
+        Step.PROFILE,
+        Step.QUANTIZE,
+        Step.EVALUATE,
+        Step.EXPORT,
+        Step.VERIFY,
+    ),
 }
 
 

@@ -27,6 +27,7 @@ STEP_LABELS = {
     Step.EVALUATE: "Evaluate",
     Step.EXPORT: "Export",
     Step.VERIFY: "Verify",
+    Step.PREFLIGHT: "Preflight",
 }
 
 

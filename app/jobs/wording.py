@@ -20,7 +20,7 @@ SENTENCES: dict[tuple[str, ...], Callable[[Figures], str]] = {
     ),
     ("layers",): lambda f: counted(f["layers"], "layer"),
     ("modules",): lambda f: counted(f["modules"], "weight"),
-    ("mappings",): lambda f: counted(f["mappings"], "mapping") + " searched",
+    ("mappings",): lambda f: counted(f["mappings"], "mapping"),
     ("sqnr_db",): lambda f: f"SQNR {fixed(f['sqnr_db'])} dB",
     ("kl_mean", "kl_low", "kl_high"): lambda f: (
         f"KL {number(f['kl_mean'])} nats a token "
@@ -36,6 +36,7 @@ SENTENCES: dict[tuple[str, ...], Callable[[Figures], str]] = {
     ("tensors", "quantized"): lambda f: (
         f"{counted(f['tensors'], 'tensor')} accounted for, {integer(f['quantized'])} quantized"
     ),
+    ("errors",): lambda f: counted(f["errors"], "reason") + " to refuse it" if f["errors"] else "",
     # Said by the step's own page, or by its state.
     ("set",): lambda _: "",
     ("ok",): lambda _: "",

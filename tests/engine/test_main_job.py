@@ -10,8 +10,9 @@ import pytest
 from app.coverage.profile import Profile
 from app.errors import CalibrantError, RecipeRefused
 from app.jobs.events import Notice, StepFinished, StepStarted, parse
+from app.jobs.preflight import Preflight
 from app.jobs.spec import Evaluation, JobResult, JobSpec, ModuleReport, Verification
-from app.jobs.states import JobKind, Step
+from app.jobs.states import STEPS, JobKind, Step
 from app.recipes.schema import ATTENTION, PRESETS, Group, Recipe
 from tests.engine.conftest import Job, run_job
 from tests.engine.tiny_models import DENSE, save, tiny_model
@@ -29,7 +30,7 @@ def spec_for(directory: Path, model: Path, rows: Path, **changes: object) -> Job
 def test_the_steps_run_in_order_and_are_told(job: Job) -> None:
     started = [event.step for event in job.events if isinstance(event, StepStarted)]
     finished = [event.step for event in job.events if isinstance(event, StepFinished)]
-    assert started == finished == list(Step)
+    assert started == finished == list(STEPS[JobKind.QUANTIZE])
     assert all(parse(event.model_dump_json()) == event for event in job.events)
 
 
@@ -70,6 +71,32 @@ def test_a_profile_job_needs_no_recipe(source: Path, rows_file: Path, tmp_path: 
     assert done.result.experts_reached == 16
     assert done.result.checkpoint is None
     assert sorted(f.name for f in done.spec.directory.iterdir()) == ["coverage.npz", "result.json"]
+
+
+def test_a_preflight_job_says_what_the_main_job_would_do(job: Job, tmp_path: Path) -> None:
+    asked = {"kind": JobKind.PREFLIGHT, "held_out": None, "checkpoint": tmp_path / "checkpoint"}
+    looked = run_job(job.spec.model_copy(update={"directory": tmp_path / "job", **asked}))
+    found = looked.result.preflight
+    assert found is not None
+    assert (found.ok, found.errors, found.router_safe) == (True, [], True)
+    assert (found.rows, found.tokens) == (job.result.set_rows, job.result.set_tokens)
+    modules = json.loads((job.spec.directory / "modules.json").read_bytes())
+    assert found.quantized_modules == len(modules)
+    written = (looked.spec.directory / "preflight.json").read_bytes()
+    assert Preflight.model_validate_json(written) == found
+    assert not (tmp_path / "checkpoint").exists()
+
+
+def test_what_would_refuse_the_main_job_is_a_finding_of_the_preflight(
+    source: Path, rows_file: Path, tmp_path: Path
+) -> None:
+    nothing = Recipe(name="nothing", groups=(Group(name="none", targets=("^no_such$",)),))
+    done = run_job(spec_for(tmp_path, source, rows_file, kind=JobKind.PREFLIGHT, recipe=nothing))
+    assert done.result.preflight is not None
+    assert not done.result.preflight.ok
+    assert "no_such" in done.result.preflight.errors[0]
+    warned = [event.message for event in done.events if isinstance(event, Notice)]
+    assert done.result.preflight.errors[0] in warned
 
 
 def test_without_held_out_rows_the_error_is_not_measured(

@@ -133,6 +133,16 @@ def test_work_grows_with_what_is_searched(saved: Callable[[str], Path]) -> None:
     assert (four.weights, four.packed) == (2 * two.weights, two.packed)
 
 
+@pytest.mark.parametrize("slug", ["linears-w4a16-g128", "linears-w4a16-g128-asym"])
+def test_experts_with_zero_points_come_with_a_warning(
+    saved: Callable[[str], Path], slug: str
+) -> None:
+    groups = tuple(g.model_copy(update={"group_size": 32}) for g in PRESETS[slug].groups)
+    recipe = PRESETS[slug].model_copy(update={"groups": groups})
+    found = preflight(saved("mixtral"), recipe)
+    assert any("zero points" in each for each in found.warnings) == slug.endswith("asym")
+
+
 def test_the_document_is_json(saved: Callable[[str], Path]) -> None:
     document = json.loads(preflight(saved("llama"), recipe_for(LINEARS)).model_dump_json())
     assert {

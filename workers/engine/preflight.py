@@ -26,7 +26,7 @@ from app.jobs.preflight import Preflight, TargetMatches
 from app.recipes.schema import Recipe
 from workers.engine.architecture import layer_name_of, linear_names, moe_layers
 from workers.engine.calibration_rows import CalibrationRows, read_rows
-from workers.engine.checkpoint_names import checkpoint_names
+from workers.engine.checkpoint_names import EXPERT_NUMBER, checkpoint_names
 from workers.engine.device import compute_device, compute_dtype, room
 from workers.engine.export import refuse_unexportable
 from workers.engine.loading import (
@@ -148,6 +148,7 @@ def preflight(
         plan = plan_of(model, recipe)
     if plan is not None:
         _describe_plan(document, model, plan)
+        found.warnings += _asymmetric_experts(plan)
         if has_weights:
             _check_names(directory, model, plan, document, found)
         _predict(document, model, plan, tokens, found, place or Path.cwd())
@@ -203,6 +204,17 @@ def _describe_plan(document: Preflight, model: PreTrainedModel, plan: Plan) -> N
     document.mappings_by_kind = _kind_counts(mapping.smooth for mapping in plan.mappings)
     document.router_safe = _is_router_safe(model, plan)
     document.group_sizes = sorted({g.group_size or 0 for g in plan.recipe.groups})
+
+
+def _asymmetric_experts(plan: Plan) -> Iterator[str]:
+    """What is to be known of experts with zero points: not everything loads them."""
+    if any(not g.symmetric and EXPERT_NUMBER.search(name) for name, g in plan.modules.items()):
+        yield (
+            "The experts get zero points. vLLM serves such experts since its pull request 44025 "
+            "and SGLang since 27690, both of summer 2026, and older versions refuse them; "
+            "transformers 5.17 does not reload them (its pull request 47430 is open), so "
+            "verification reads their tensors without it."
+        )
 
 
 def _is_router_safe(model: PreTrainedModel, plan: Plan) -> bool:

@@ -39,7 +39,7 @@ from workers.engine.loading import (
     read_config,
     refuse_not_finite,
 )
-from workers.engine.preflight import meta_model, refuse_too_large, refuse_unfit
+from workers.engine.preflight import meta_model, preflight, refuse_too_large, refuse_unfit
 from workers.engine.quantization import (
     Plan,
     Quantized,
@@ -117,6 +117,26 @@ def build(run: Run) -> Figures:
     run.result.set_rows = len(run.rows.rows)
     run.result.set_tokens = run.rows.tokens
     return {"set": run.rows.id, "rows": run.result.set_rows, "tokens": run.rows.tokens}
+
+
+def preflight_step(run: Run) -> Figures:
+    """Say what a quantize job would do and need; ``preflight.json``. What would refuse it is a
+    finding, not a failure."""
+    spec, recipe = run.spec, _needed(run.spec.recipe)
+    rows = spec.calibration
+    if isinstance(rows, SetSpec):
+        rows = spec.sets_dir / _needed(run.rows).id
+    found = preflight(spec.model, recipe, rows, run.destination)
+    run.result.preflight = found
+    write_model(spec.directory / "preflight.json", found)
+    for sentence in (*found.errors, *found.warnings):
+        run.notice(sentence, Step.PREFLIGHT, warning=True)
+    return {
+        "ok": found.ok,
+        "modules": found.quantized_modules,
+        "mappings": found.mappings,
+        "errors": len(found.errors),
+    }
 
 
 def profile(run: Run) -> Figures:
@@ -277,6 +297,7 @@ STEP_FUNCTIONS: dict[Step, Callable[[Run], Figures]] = {
     Step.EVALUATE: evaluate_step,
     Step.EXPORT: export_step,
     Step.VERIFY: verify_step,
+    Step.PREFLIGHT: preflight_step,
 }
 
 

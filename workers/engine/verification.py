@@ -295,7 +295,8 @@ def _reload_problems(checkpoint: Path) -> Iterator[Problem]:
     """Missing, unexpected and mismatched keys when transformers loads the checkpoint.
 
     transformers 5.17 cannot load packed experts with zero points
-    (``integrations.compressed_tensors.DecompressExperts`` leaves them out); serving engines can.
+    (``integrations.compressed_tensors.DecompressExperts`` leaves them out, its pull request 47430);
+    serving engines can, see docs/decisions/0011-experts-with-zero-points.md.
     """
     if _has_asymmetric_experts(Shards(checkpoint, CheckpointRefused)):
         return
