@@ -45,9 +45,7 @@ def run(settings: Settings, running: Installation, model: Path = DEMO_MODEL) -> 
     """Submit the demo's job, show its progress on stderr, and say how it ended."""
     with session_for(settings) as session:
         record = add_model(session, model)
-        saved = save_set(
-            session, software_engineer().model_copy(update={"packs": settings.corpus_packs})
-        )
+        saved = save_set(session, software_engineer(settings.corpus_packs))
         job = service.compose_job(
             session,
             settings,

@@ -28,18 +28,17 @@ from app.calibration.built_set import (
 )
 from app.calibration.chat_template import TEMPLATE_DATE
 from app.calibration.composition import ALGORITHM, Composition, compose
-from app.calibration.index import CorpusIndex, in_batches, load_index, pack_revision
+from app.calibration.index import CorpusIndex, load_index
 from app.calibration.rendering import Rendered, Renderer
 from app.calibration.spec import SetSpec
 from app.calibration.totals import Shortfall
 from app.errors import CompositionRefused
 from app.facets import Facet
-from app.sources.rows import messages_of
-from app.sources.starter_corpus import load_rows
+from app.sources.rows import BATCH_ROWS, RowsFile, load_rows, messages_of, rows_files
 
 Progress = Callable[[int, int], None]
 
-MANIFEST_FORMAT = 1
+MANIFEST_FORMAT = 2
 # Another version of one of these may give other text, other ids or other bytes.
 PACKAGES = ("jinja2", "pyarrow", "tokenizers")
 
@@ -51,34 +50,41 @@ def build_set(
     sets_dir: Path,
     progress: Progress | None = None,
     index_dir: Path | None = None,
+    sources_dir: Path | None = None,
 ) -> BuiltSet:
     """Build a set for a model's tokenizer and chat template into ``sets_dir/<id>``.
 
     A set that is there already is given back as it is. ``progress`` gets rows done and rows to
-    do, first of the index (kept in ``index_dir``, by default beside ``sets_dir``), then of the
-    set. Raises CompositionRefused, ModelRefused, DiskFull.
+    do, first of the index (kept in ``index_dir``), then of the set. ``index_dir`` and
+    ``sources_dir``, where fetched sources are, lie beside ``sets_dir`` by default.
+
+    Raises CompositionRefused, ModelRefused, DiskFull.
     """
     renderer = Renderer.of_model(tokenizer_dir, spec.max_length)
-    index_dir = index_dir or sets_dir.parent / "index"
-    index = load_index(spec.packs, renderer, index_dir, progress)
+    files = rows_files(spec.sources, sources_dir or sets_dir.parent / "sources")
+    index = load_index(files, renderer, index_dir or sets_dir.parent / "index", progress)
     composition = compose(spec, index.pool(spec))
-    identity = _identity(spec, composition, renderer)
+    identity = _identity(spec, files, composition, renderer)
     directory = sets_dir / set_id(identity)
     if not (directory / MANIFEST).is_file():
         with new_directory(directory) as draft:
-            report = _write_rows(draft / ROWS, spec, composition, index, renderer, progress)
+            batches = _rendered_rows(spec, files, composition, renderer)
+            tally = _write_rows(draft / ROWS, batches, len(composition.rows), progress)
+            report = _report(spec, composition, index, tally)
             _write_manifest(draft, identity, report)
     return load_built_set(directory)
 
 
-def _identity(spec: SetSpec, composition: Composition, renderer: Renderer) -> dict[str, Any]:
+def _identity(
+    spec: SetSpec, files: Sequence[RowsFile], composition: Composition, renderer: Renderer
+) -> dict[str, Any]:
     """All a set's bytes depend on; its hash is the set's name."""
     return {
         "format": MANIFEST_FORMAT,
         "algorithm": ALGORITHM,
         "spec": spec.model_dump(mode="json"),
         "seed": spec.seed,
-        "sources": [{"pack": pack, "revision": pack_revision(pack)} for pack in spec.packs],
+        "sources": [{"name": file.source, "revision": file.revision} for file in files],
         "row_ids": composition.row_ids,
         "template_sha256": renderer.template.sha256,
         "template_date": TEMPLATE_DATE.date().isoformat(),
@@ -89,30 +95,29 @@ def _identity(spec: SetSpec, composition: Composition, renderer: Renderer) -> di
 
 def _write_rows(
     file: Path,
-    spec: SetSpec,
-    composition: Composition,
-    index: CorpusIndex,
-    renderer: Renderer,
+    batches: Iterator[list[dict[str, Any]]],
+    total: int,
     progress: Progress | None,
-) -> Report:
+) -> _Tally:
     tally = _Tally()
     with pq.ParquetWriter(file, ROW_SCHEMA, compression="zstd") as writer:
-        for entries in _rendered_rows(spec, composition, renderer):
+        for entries in batches:
             writer.write_table(pa.Table.from_pylist(entries, schema=ROW_SCHEMA))
             tally.add(entries)
             if progress is not None:
-                progress(tally.rows, len(composition.rows))
+                progress(tally.rows, total)
     sync(file)
-    return _report(spec, composition, index, tally)
+    return tally
 
 
 def _rendered_rows(
-    spec: SetSpec, composition: Composition, renderer: Renderer
+    spec: SetSpec, files: Sequence[RowsFile], composition: Composition, renderer: Renderer
 ) -> Iterator[list[dict[str, Any]]]:
     """The set's rows in their order, a batch at a time, as the columns of ``rows.parquet``."""
-    by_id = {row["id"]: row for row in load_rows(spec.packs, spec.split)}
+    by_id = {row["id"]: row for row in load_rows(files, spec.split)}
     chosen = list(zip(composition.row_ids, composition.slice_names, strict=True))
-    for batch in in_batches(chosen):
+    for start in range(0, len(chosen), BATCH_ROWS):
+        batch = chosen[start : start + BATCH_ROWS]
         rows = [by_id[row_id] for row_id, _ in batch]
         results = renderer.render([messages_of(row) for row in rows])
         yield [
@@ -163,7 +168,7 @@ class _Tally:
 
 def _report(spec: SetSpec, composition: Composition, index: CorpusIndex, tally: _Tally) -> Report:
     set_aside = [
-        SetAside(source=row.pack, row=row.row_id, reason=row.reason)
+        SetAside(source=row.source, row=row.row_id, reason=row.reason)
         for row in index.refused
         if row.wanted_by(spec)
     ]
@@ -172,10 +177,7 @@ def _report(spec: SetSpec, composition: Composition, index: CorpusIndex, tally: 
         tokens=tally.tokens,
         cut_tokens=tally.full_tokens - tally.tokens,
         facets={facet: dict(sorted(values.items())) for facet, values in tally.facets.items()},
-        slices=[
-            SliceReport(name=part.name, budget=part.budget, tokens=part.tokens, rows=part.rows)
-            for part in composition.slices
-        ],
+        slices=[SliceReport.of(part) for part in composition.slices],
         set_aside=set_aside,
         shortfalls=[Shortfall.of(quota) for quota in composition.shortfalls],
         warnings=[*composition.warnings, *_set_aside_warning(set_aside)],

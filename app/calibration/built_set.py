@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel
 
+from app.calibration.composition import SliceResult
 from app.calibration.totals import Shortfall
 from app.errors import NotFound, Refused
 from app.facets import Facet
@@ -60,12 +61,25 @@ class SetAside(BaseModel):
 
 
 class SliceReport(BaseModel):
-    """One slice of a built set: the tokens its weight asked for, and what it got."""
+    """One slice of a built set: what it asked for, in tokens (``budget``) or rows
+    (``asked_rows``), and what it got."""
 
     name: str
-    budget: int
+    budget: int | None
+    asked_rows: int | None
     tokens: int
     rows: int
+
+    @classmethod
+    def of(cls, result: SliceResult) -> SliceReport:
+        """What a slice of a composition got."""
+        return cls(
+            name=result.name,
+            budget=result.budget,
+            asked_rows=result.asked_rows,
+            tokens=result.tokens,
+            rows=result.rows,
+        )
 
 
 class Report(BaseModel):

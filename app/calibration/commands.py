@@ -58,6 +58,7 @@ def build(
                 tokenizer_dir=directory,
                 sets_dir=settings.sets_dir,
                 index_dir=settings.index_dir,
+                sources_dir=settings.sources_dir,
                 progress=advance,
             )
     if json:

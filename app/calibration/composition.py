@@ -1,38 +1,44 @@
-"""What a set is made of: rows chosen by stratified, seeded sampling in tokens.
+"""What a set is made of: rows chosen by stratified, seeded sampling.
 
-Each slice gets its share of the budget by weight. Inside a slice that balances a facet the
-values are filled like water: the value with the fewest tokens takes the next of its rows, in
-seeded random order, until no next row fits. Rows are whole, so parts are equal up to one row. A
-share smaller than a value's next row is met with a shorter row of it: every value is fed first.
+Slices of a fixed size choose first; the others share by weight what these leave of the budget.
+Inside a slice that balances a facet the values are filled like water: the value with the least
+takes the next of its rows, in seeded random order, until no next row fits. Rows are whole, so
+parts are equal up to one row. A share smaller than a value's next row is met with a shorter row
+of it: every value is fed first.
 
-A row is chosen at most once. Where slices want the same rows, the one whose rows are scarcest
-for its budget (fewest available tokens for every token asked) chooses first, and equally scarce
-ones in the order of the composition: so a narrow slice is not emptied by a wide one.
+A row is chosen at most once. Slices that name their rows choose before all others. Where slices
+want the same rows, the one whose rows are scarcest for its budget (fewest available for every one
+asked) chooses first, and equally scarce ones in the order of the composition: so a narrow slice is
+not emptied by a wide one. Slices that take every row there is come last of the fixed ones.
 """
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from app.calibration import wording
+from app.calibration.filling import pour, strata_of
 from app.calibration.pool import Candidate, Pool
 from app.calibration.quotas import by_weight, equally
 from app.calibration.spec import SetSpec, Slice
 from app.errors import CompositionRefused
-from app.facets import Facet, label_of
+from app.facets import Facet
 
 # In the manifest of every set: another way of choosing is another set.
-ALGORITHM = 1
+ALGORITHM = 2
+
+Unit = Literal["tokens", "rows"]
 
 
 @dataclass(frozen=True)
 class Quota:
-    """What one value of a balanced facet was to get in a slice and got, in tokens.
+    """What one value of a balanced facet was to get in a slice and got, in ``unit``.
 
     ``available`` counts the rows of the pool that match, whoever took them in the end.
     """
@@ -45,6 +51,7 @@ class Quota:
     available: int
     rows: int
     exhausted: bool
+    unit: Unit = "tokens"
 
     @property
     def short(self) -> bool:
@@ -54,25 +61,17 @@ class Quota:
     @property
     def sentence(self) -> str:
         """The shortfall in words."""
-        label = label_of(self.facet, self.value)
-        if not self.available:
-            return f"Slice {self.slice!r} has no rows in {label}."
-        if not self.exhausted:
-            why = "its shortest row is longer than what is left of the slice's share"
-        elif self.available >= self.asked:
-            why = f"other slices took the rest of the {self.available:,} there are"
-        else:
-            why = f"there are {self.available:,}"
-        got, asked = f"{self.got:,}", f"{self.asked:,}"
-        return f"Slice {self.slice!r} got {got} of the {asked} tokens asked in {label}: {why}."
+        return wording.quota_in_words(self)
 
 
 @dataclass(frozen=True)
 class SliceResult:
-    """What one slice was to get and got, in tokens and rows."""
+    """What one slice was to get and got. ``budget`` is in tokens, None where the slice counts
+    rows; ``asked_rows`` is None where it counts tokens, and where it takes every row."""
 
     name: str
-    budget: int
+    budget: int | None
+    asked_rows: int | None
     tokens: int
     rows: int
     available_tokens: int
@@ -82,16 +81,22 @@ class SliceResult:
 @dataclass(frozen=True)
 class Composition:
     """The chosen rows in seeded random order: their positions in ``pool``, which is in that
-    order too, and the number of the slice of each. ``available_rows`` and ``available_tokens``
-    are those of the rows that match any slice."""
+    order too, and the number of the slice of each.
+
+    ``shared_budget`` is what fixed slices leave of the budget, in tokens (None: no slice has a
+    weight); ``shared_rows`` and ``shared_tokens`` are those of the rows they leave that match
+    any slice with a weight.
+    """
 
     pool: Pool
     rows: NDArray[np.intp]
     slice_of_row: NDArray[np.intp]
-    available_rows: int
-    available_tokens: int
+    shared_budget: int | None
+    shared_rows: int
+    shared_tokens: int
     slices: tuple[SliceResult, ...]
     quotas: tuple[Quota, ...]
+    refusals: tuple[str, ...]
     warnings: tuple[str, ...]
 
     @property
@@ -116,32 +121,87 @@ class Composition:
 
 
 @dataclass(frozen=True)
-class _Wanted:
-    """A slice with its share of the budget, the rows it may take in seeded order, and the order
-    in which it chooses."""
+class Wanted:
+    """A slice with the rows it may take, in seeded order, and their tokens."""
 
     number: int
     part: Slice
-    budget: int
     rows: NDArray[np.intp]
     available: int
 
     @property
-    def turn(self) -> tuple[Fraction, int]:
-        """Scarcest first: available tokens for every token of the budget."""
-        return Fraction(self.available, max(self.budget, 1)), self.number
+    def asked_rows(self) -> int | None:
+        """How many rows a slice that counts rows may take; None where it counts tokens."""
+        if self.part.rows == "all":
+            return len(self.rows)
+        return self.part.rows
+
+    @property
+    def fixed_turn(self) -> tuple[bool, bool, Fraction, int]:
+        """Among fixed slices: those that name rows first, those that take all last, between them
+        the scarcest first."""
+        has, asked = (
+            (self.available, self.part.tokens)
+            if self.part.tokens is not None
+            else (len(self.rows), self.asked_rows)
+        )
+        scarcity = Fraction(has, max(asked or 1, 1))
+        return not self.part.row_ids, self.part.rows == "all", scarcity, self.number
+
+    def shared_turn(self, budget: int) -> tuple[bool, Fraction, int]:
+        """Among slices with a weight: those that name rows first, then the scarcest: available
+        tokens for every token of the budget."""
+        return not self.part.row_ids, Fraction(self.available, max(budget, 1)), self.number
+
+
+@dataclass
+class _Choice:
+    """A set while its rows are being chosen: ``left`` tokens of the budget (None: no limit)."""
+
+    pool: Pool
+    left: int | None
+    free: NDArray[np.bool_]
+    budgets: dict[int, int | None] = field(default_factory=dict)
+    chosen: dict[int, NDArray[np.intp]] = field(default_factory=dict)
+    quotas: dict[int, list[Quota]] = field(default_factory=dict)
+    cut_short: list[str] = field(default_factory=list)
+
+    def take(self, want: Wanted, budget: int | None) -> None:
+        """Have a slice choose among the rows that are free: ``budget`` tokens, or its rows."""
+        rows = want.rows[self.free[want.rows]]
+        asked, unit = (want.asked_rows or 0, "rows") if budget is None else (budget, "tokens")
+        amounts = self.pool.tokens if unit == "tokens" else _ones(len(self.pool))
+        taken, quotas = _fill(want, self.pool, rows, amounts, asked)
+        kept = self._within_budget(taken)
+        if len(kept) < len(taken):
+            self.cut_short.append(want.part.name)
+        self.budgets[want.number] = budget
+        self.chosen[want.number] = kept
+        self.quotas[want.number] = quotas
+        self.free[kept] = False
+        if self.left is not None:
+            self.left -= int(self.pool.tokens[kept].sum())
+
+    def _within_budget(self, rows: NDArray[np.intp]) -> NDArray[np.intp]:
+        """The rows, in seeded order, that what is left of the budget holds."""
+        if self.left is None or int(self.pool.tokens[rows].sum()) <= self.left:
+            return rows
+        rows = np.sort(rows)
+        fitting: NDArray[np.intp] = rows[np.cumsum(self.pool.tokens[rows]) <= self.left]
+        return fitting
 
 
 def compose(spec: SetSpec, rows: Pool | Sequence[Candidate]) -> Composition:
     """Choose the rows of a set.
 
-    Raises CompositionRefused when a slice matches no row, naming it and what it asks for, and
-    when the budget is more than the rows that match any slice hold. A slice or value that has
-    too little of its own is no refusal: it is in ``shortfalls`` and ``warnings``.
+    Raises CompositionRefused when a slice matches no row, naming it and what it asks for, when
+    fixed slices ask for more than the budget, and when what they leave of it is more than the
+    rows hold that match the others. A slice or value that has too little of its own is no
+    refusal: it is in ``shortfalls`` and ``warnings``.
     """
     pool = rows if isinstance(rows, Pool) else Pool.of(rows)
     composition = preview(spec, pool)
-    for sentence in refusals(spec, composition):
+    for sentence in composition.refusals:
         raise CompositionRefused(sentence)
     return composition
 
@@ -149,68 +209,59 @@ def compose(spec: SetSpec, rows: Pool | Sequence[Candidate]) -> Composition:
 def preview(spec: SetSpec, pool: Pool) -> Composition:
     """Choose as :func:`compose` does, but refuse nothing: for totals while a person works."""
     pool = pool.in_random_order(spec.seed)
-    wanted = _wanted_by_slice(spec, pool)
-    free = np.ones(len(pool), dtype=np.bool_)
-    chosen: dict[int, NDArray[np.intp]] = {}
-    quotas: dict[int, list[Quota]] = {}
-    for want in sorted(wanted, key=lambda want: want.turn):
-        filled = _fill_slice(want, pool, free)
-        chosen[want.number], quotas[want.number] = filled
-        free[chosen[want.number]] = False
-    slices = tuple(_result(want, pool, chosen[want.number]) for want in wanted)
-    matching = _matching_any(wanted, pool)
-    return Composition(
+    wanted = [_wanted(number, part, pool) for number, part in enumerate(spec.slices)]
+    choice = _Choice(pool, spec.token_budget, np.ones(len(pool), dtype=np.bool_))
+    fixed = [want for want in wanted if want.part.is_fixed]
+    for want in sorted(fixed, key=lambda want: want.fixed_turn):
+        choice.take(want, want.part.tokens)
+    shared = [want for want in wanted if not want.part.is_fixed]
+    shared_budget = choice.left if shared else None
+    matching = _free_rows_of_any(shared, choice)
+    for want, budget in _in_turn(shared, shared_budget or 0):
+        choice.take(want, budget)
+    slices = tuple(_result(want, choice) for want in wanted)
+    composition = Composition(
         pool,
-        *_mixed([chosen[want.number] for want in wanted]),
-        available_rows=int(matching.sum()),
-        available_tokens=int(pool.tokens[matching].sum()),
+        *_mixed([choice.chosen[want.number] for want in wanted]),
+        shared_budget=shared_budget,
+        shared_rows=len(matching),
+        shared_tokens=int(pool.tokens[matching].sum()),
         slices=slices,
-        quotas=tuple(quota for want in wanted for quota in quotas[want.number]),
-        warnings=tuple(_warnings(wanted, pool, slices, quotas)),
+        quotas=tuple(quota for want in wanted for quota in choice.quotas[want.number]),
+        refusals=(),
+        warnings=tuple(wording.warnings(wanted, pool, slices, choice.quotas)),
     )
+    sentences = tuple(wording.refusals(spec, composition, choice.cut_short))
+    return replace(composition, refusals=sentences) if sentences else composition
 
 
-def refusals(spec: SetSpec, composition: Composition) -> Iterator[str]:
-    """Why a composition cannot be built, one sentence each."""
-    for part, result in zip(spec.slices, composition.slices, strict=True):
-        if not result.available_rows:
-            yield (
-                f"Slice {part.name!r} matches no row of the sources: it asks for "
-                f"{_asks_for(part)}. Widen it or take it out."
-            )
-    available = f"{composition.available_tokens:,} tokens ({composition.available_rows:,} rows)"
-    if composition.available_tokens < spec.token_budget:
-        yield (
-            f"The budget of {spec.token_budget:,} tokens is more than the {available} that match "
-            "the slices: lower the budget or widen them."
-        )
+def _wanted(number: int, part: Slice, pool: Pool) -> Wanted:
+    rows = np.flatnonzero(pool.matching(part))
+    return Wanted(number, part, rows, int(pool.tokens[rows].sum()))
 
 
-def _wanted_by_slice(spec: SetSpec, pool: Pool) -> list[_Wanted]:
-    budgets = by_weight(spec.token_budget, [part.weight for part in spec.slices])
-    wanted = []
-    for number, (part, budget) in enumerate(zip(spec.slices, budgets, strict=True)):
-        rows = np.flatnonzero(pool.matching(part))
-        wanted.append(_Wanted(number, part, budget, rows, int(pool.tokens[rows].sum())))
-    return wanted
+def _in_turn(shared: Sequence[Wanted], total: int) -> list[tuple[Wanted, int]]:
+    """Slices with a weight and their shares of ``total`` tokens, in the order they choose."""
+    budgets = by_weight(total, [want.part.weight or 0.0 for want in shared]) if shared else []
+    pairs = list(zip(shared, budgets, strict=True))
+    return sorted(pairs, key=lambda pair: pair[0].shared_turn(pair[1]))
 
 
-def _fill_slice(
-    want: _Wanted, pool: Pool, free: NDArray[np.bool_]
+def _fill(
+    want: Wanted, pool: Pool, rows: NDArray[np.intp], amounts: NDArray[np.int64], asked: int
 ) -> tuple[NDArray[np.intp], list[Quota]]:
-    """The rows a slice takes of those still free, and what each of its values got."""
-    rows = want.rows[free[want.rows]]
+    """The rows a slice takes of those given, and what each of its values got."""
     facet = want.part.balance
     if facet is None:
-        return _pour([rows], pool.tokens, want.budget)[0], []
+        return pour([rows], amounts, asked)[0], []
     values = _balanced_values(want, pool, facet)
-    strata = _strata(rows, pool, facet, values)
-    taken = _pour(strata, pool.tokens, want.budget)
-    quotas = _quotas(want, pool, facet, values, strata, taken)
+    strata = strata_of(rows, pool.facets[facet], values)
+    taken = pour(strata, amounts, asked)
+    quotas = list(_quotas(want, pool, facet, values, strata, taken, amounts, asked))
     return np.concatenate(taken) if taken else rows[:0], quotas
 
 
-def _balanced_values(want: _Wanted, pool: Pool, facet: Facet) -> list[str]:
+def _balanced_values(want: Wanted, pool: Pool, facet: Facet) -> list[str]:
     """The values to be filled: those the slice lists, or all that its rows have."""
     listed = want.part.facets.get(facet)
     if listed:
@@ -218,114 +269,39 @@ def _balanced_values(want: _Wanted, pool: Pool, facet: Facet) -> list[str]:
     return pool.facets[facet].present(want.rows)
 
 
-def _strata(
-    rows: NDArray[np.intp], pool: Pool, facet: Facet, values: Sequence[str]
-) -> list[NDArray[np.intp]]:
-    """The rows of each value, each in the order given."""
-    column = pool.facets[facet]
-    codes = column.codes[rows]
-    if len(column.values) < np.iinfo(np.int16).max:
-        codes = codes.astype(np.int16)  # numpy sorts 16 bits by radix, five times as fast
-    by_code = np.argsort(codes, kind="stable")
-    code_of = {value: code for code, value in enumerate(column.values)}
-    wanted = np.array([code_of.get(value, len(column.values)) for value in values], dtype=np.int32)
-    first = np.searchsorted(codes, wanted, side="left", sorter=by_code)
-    last = np.searchsorted(codes, wanted, side="right", sorter=by_code)
-    return [rows[by_code[a:b]] for a, b in zip(first, last, strict=True)]
-
-
-def _pour(
-    strata: Sequence[NDArray[np.intp]], tokens: NDArray[np.int64], budget: int
-) -> list[NDArray[np.intp]]:
-    """Rows of each stratum so that their tokens are as equal as whole rows allow, together at
-    most ``budget``: equal quotas first, then a row to those with none, then row by row to the
-    poorest."""
-    lengths = [tokens[rows] for rows in strata]
-    available = np.array([int(length.sum()) for length in lengths], dtype=np.int64)
-    counts = [
-        int(np.searchsorted(np.cumsum(length), quota, side="right"))
-        for length, quota in zip(lengths, equally(budget, available), strict=True)
-    ]
-    left = budget - sum(int(n[:count].sum()) for n, count in zip(lengths, counts, strict=True))
-    orders = [np.arange(len(rows)) for rows in strata]
-    for stratum, position in _first_rows(lengths, counts, left):
-        orders[stratum] = np.concatenate(([position], np.delete(orders[stratum], position)))
-        lengths[stratum] = lengths[stratum][orders[stratum]]
-        counts[stratum] = 1
-        left -= int(lengths[stratum][0])
-    _top_up(lengths, counts, left)
-    return [rows[order[:count]] for rows, order, count in zip(strata, orders, counts, strict=True)]
-
-
-def _first_rows(
-    lengths: Sequence[NDArray[np.int64]], counts: Sequence[int], left: int
-) -> Iterator[tuple[int, int]]:
-    """A row for each stratum that has rows and got none, as (stratum, position), so that every
-    value the sources have is fed where the budget allows.
-
-    Their quota is less than their next row. Each takes the first row that is no longer than an
-    equal part of what is left, or else its shortest; strata with the shortest rows come first,
-    so that as many as possible are fed.
-    """
-    empty = [i for i, length in enumerate(lengths) if not counts[i] and len(length)]
-    empty.sort(key=lambda i: (int(lengths[i].min()), i))
-    for remaining, stratum in zip(range(len(empty), 0, -1), empty, strict=True):
-        length = lengths[stratum]
-        fitting = np.flatnonzero(length <= left // remaining)
-        position = int(fitting[0]) if len(fitting) else int(length.argmin())
-        if length[position] > left:
-            return
-        left -= int(length[position])
-        yield stratum, position
-
-
-def _top_up(lengths: Sequence[NDArray[np.int64]], counts: list[int], left: int) -> None:
-    """Raise ``counts``, one row at a time: the stratum with the fewest tokens takes its next row,
-    and is done when that does not fit in what is left."""
-    queue = [
-        (int(length[:count].sum()), stratum)
-        for stratum, (length, count) in enumerate(zip(lengths, counts, strict=True))
-    ]
-    heapq.heapify(queue)
-    while queue and left > 0:
-        tokens, stratum = heapq.heappop(queue)
-        length, count = lengths[stratum], counts[stratum]
-        if count < len(length) and length[count] <= left:
-            counts[stratum] += 1
-            left -= int(length[count])
-            heapq.heappush(queue, (tokens + int(length[count]), stratum))
-
-
 def _quotas(
-    want: _Wanted,
+    want: Wanted,
     pool: Pool,
     facet: Facet,
     values: Sequence[str],
     strata: Sequence[NDArray[np.intp]],
     taken: Sequence[NDArray[np.intp]],
-) -> list[Quota]:
-    asked = equally(want.budget, np.full(len(values), want.budget, dtype=np.int64)).tolist()
-    available = pool.facets[facet].sums(pool.tokens, want.rows)
-    return [
-        Quota(
+    amounts: NDArray[np.int64],
+    asked: int,
+) -> Iterator[Quota]:
+    shares = equally(asked, np.full(len(values), asked, dtype=np.int64)).tolist()
+    available = pool.facets[facet].sums(amounts, want.rows)
+    for i, value in enumerate(values):
+        yield Quota(
             slice=want.part.name,
             facet=facet,
             value=value,
-            asked=asked[i],
-            got=int(pool.tokens[taken[i]].sum()),
+            asked=shares[i],
+            got=int(amounts[taken[i]].sum()),
             available=available.get(value, 0),
             rows=len(taken[i]),
             exhausted=len(taken[i]) == len(strata[i]),
+            unit="tokens" if want.part.rows is None else "rows",
         )
-        for i, value in enumerate(values)
-    ]
 
 
-def _result(want: _Wanted, pool: Pool, chosen: NDArray[np.intp]) -> SliceResult:
+def _result(want: Wanted, choice: _Choice) -> SliceResult:
+    chosen = choice.chosen[want.number]
     return SliceResult(
         name=want.part.name,
-        budget=want.budget,
-        tokens=int(pool.tokens[chosen].sum()),
+        budget=choice.budgets[want.number],
+        asked_rows=None if want.part.rows == "all" else want.part.rows,
+        tokens=int(choice.pool.tokens[chosen].sum()),
         rows=len(chosen),
         available_tokens=want.available,
         available_rows=len(want.rows),
@@ -341,52 +317,13 @@ def _mixed(chosen: Sequence[NDArray[np.intp]]) -> tuple[NDArray[np.intp], NDArra
     return rows[order], number[order]
 
 
-def _warnings(
-    wanted: Sequence[_Wanted],
-    pool: Pool,
-    slices: Sequence[SliceResult],
-    quotas: dict[int, list[Quota]],
-) -> Iterator[str]:
-    for want, result in zip(wanted, slices, strict=True):
-        yield from _missing_values(want, pool)
-        yield from (quota.sentence for quota in quotas[want.number] if quota.short)
-        if result.available_rows and not result.rows:
-            yield (
-                f"Slice {result.name!r} got nothing: its share of {result.budget:,} tokens is "
-                "less than its shortest row, or other slices took all of its rows."
-            )
-        elif 0 < result.available_tokens < result.budget:
-            yield (
-                f"Slice {result.name!r} got {result.tokens:,} of its {result.budget:,} tokens: "
-                f"its rows hold {result.available_tokens:,}."
-            )
-
-
-def _missing_values(want: _Wanted, pool: Pool) -> Iterator[str]:
-    """Values a slice lists that none of its rows has; those of a balanced facet are quotas."""
-    for facet, listed in want.part.facets.items():
-        if facet == want.part.balance:
-            continue
-        present = set(pool.facets[facet].present(want.rows))
-        for value in listed:
-            if value not in present:
-                yield f"Slice {want.part.name!r} has no rows in {label_of(facet, value)}."
-
-
-def _matching_any(wanted: Sequence[_Wanted], pool: Pool) -> NDArray[np.bool_]:
-    mask = np.zeros(len(pool), dtype=np.bool_)
+def _free_rows_of_any(wanted: Sequence[Wanted], choice: _Choice) -> NDArray[np.intp]:
+    """The rows that are free and match any of some slices."""
+    mask = np.zeros(len(choice.pool), dtype=np.bool_)
     for want in wanted:
         mask[want.rows] = True
-    return mask
+    return np.flatnonzero(mask & choice.free)
 
 
-def _asks_for(part: Slice) -> str:
-    """The facet values of a slice in words."""
-    parts = [
-        f"{facet.label.lower()} {' or '.join(label_of(facet, value) for value in values)}"
-        for facet, values in part.facets.items()
-        if values
-    ]
-    if part.balance is not None and not part.facets.get(part.balance):
-        parts.append(f"any {part.balance.label.lower()}")
-    return " and ".join(parts) or "any row"
+def _ones(count: int) -> NDArray[np.int64]:
+    return np.ones(count, dtype=np.int64)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable
+from typing import Any
 
 from pydantic import BaseModel, ValidationError
 from starlette.datastructures import FormData
 
-from app.calibration.spec import SetSpec
+from app.calibration.spec import SetSpec, Slice
 from app.facets import Facet
 
 # One sentence for each field: what would be right.
@@ -17,12 +19,14 @@ SENTENCES = {
     "token_budget": "Give a whole number of tokens, at least 1.",
     "max_length": "Give a whole number of tokens from 16 to 1,048,576.",
     "seed": "Give a whole number, 0 or more.",
-    "packs": "Choose at least one pack.",
+    "sources": "Choose at least one source.",
     "slices": "Add at least one slice.",
 }
 SLICE_SENTENCES = {
     "name": "Give the slice a name of its own, 1 to 80 characters.",
     "weight": "Give a weight above 0: the slice's share of the budget.",
+    "tokens": "Give a whole number of tokens, at least 1.",
+    "rows": "Give a whole number of rows, at least 1.",
     "balance": "Choose a facet from the list.",
     "facets": "Choose values from the list.",
 }
@@ -30,23 +34,31 @@ NUMBERED = re.compile(r"slice-(\d{1,6})-name")
 
 
 class SliceFields(BaseModel):
-    """One slice as it stands in the form."""
+    """One slice as it stands in the form.
+
+    ``kind`` says which of ``weight`` and ``amount`` counts: ``weight``, ``tokens``, ``rows`` or
+    ``all``. ``kept`` is the rest of the slice as JSON, which the form carries along.
+    """
 
     name: str = ""
+    kind: str = "weight"
     weight: str = "1"
+    amount: str = ""
     facets: dict[Facet, list[str]] = {}
     balance: str = ""
+    kept: str = ""
 
 
 class SetFields(BaseModel):
-    """The whole form as it stands."""
+    """The whole form as it stands; ``kept`` as in a slice."""
 
     name: str = ""
     token_budget: str = ""
     max_length: str = ""
     seed: str = ""
-    packs: list[str] = []
+    sources: list[str] = []
     model_id: str = ""
+    kept: str = ""
     slices: list[SliceFields] = []
 
 
@@ -58,8 +70,9 @@ def fields_of_form(form: FormData) -> SetFields:
         token_budget=_text(form, "token_budget"),
         max_length=_text(form, "max_length"),
         seed=_text(form, "seed"),
-        packs=_texts(form, "packs"),
+        sources=_texts(form, "sources"),
         model_id=_text(form, "model_id"),
+        kept=_text(form, "kept"),
         slices=[_slice_of(form, f"slice-{number}") for number in numbers],
     )
 
@@ -68,20 +81,13 @@ def fields_of_spec(spec: SetSpec, model_id: str) -> SetFields:
     """A composition as the form shows it."""
     return SetFields(
         name=spec.name,
-        token_budget=str(spec.token_budget),
+        token_budget=str(spec.token_budget or ""),
         max_length=str(spec.max_length),
         seed=str(spec.seed),
-        packs=list(spec.packs),
+        sources=list(spec.sources),
         model_id=model_id,
-        slices=[
-            SliceFields(
-                name=part.name,
-                weight=f"{part.weight:g}",
-                facets={facet: list(values) for facet, values in part.facets.items()},
-                balance=part.balance.value if part.balance else "",
-            )
-            for part in spec.slices
-        ],
+        kept=_kept(spec, SetFields.model_fields.keys()),
+        slices=[_fields_of_slice(part) for part in spec.slices],
     )
 
 
@@ -90,29 +96,87 @@ def read_spec(fields: SetFields) -> tuple[SetSpec | None, dict[str, str]]:
 
     Fields are named as in the form: ``token_budget``, ``slice-2-weight``.
     """
-    document = fields.model_dump(exclude={"model_id"})
-    for name in ("token_budget", "max_length", "seed"):
-        document[name] = _plain_number(document[name])
-    for part in document["slices"]:
-        part["weight"] = _plain_number(part["weight"])
-        part["balance"] = part["balance"] or None
-        part["facets"] = {facet: values for facet, values in part["facets"].items() if values}
+    document = {
+        **_unkept(fields.kept),
+        "name": fields.name,
+        "token_budget": _plain_number(fields.token_budget) or None,
+        "max_length": _plain_number(fields.max_length),
+        "seed": _plain_number(fields.seed),
+        "sources": fields.sources,
+        "slices": [_slice_document(part) for part in fields.slices],
+    }
     try:
         return SetSpec.model_validate(document), {}
     except ValidationError as error:
         return None, dict(_sentences(error, fields))
 
 
+def _fields_of_slice(part: Slice) -> SliceFields:
+    fixed = part.tokens or part.rows
+    kind = "weight" if part.weight else "tokens" if part.tokens else "rows"
+    return SliceFields(
+        name=part.name,
+        kind="all" if fixed == "all" else kind,
+        weight=f"{part.weight:g}" if part.weight else "1",
+        amount=str(fixed) if isinstance(fixed, int) else "",
+        facets={facet: list(values) for facet, values in part.facets.items()},
+        balance=part.balance.value if part.balance else "",
+        kept=_kept(part, {*SliceFields.model_fields, "tokens", "rows"}),
+    )
+
+
+def _slice_document(part: SliceFields) -> dict[str, Any]:
+    sizes = {
+        "tokens": {"tokens": _plain_number(part.amount)},
+        "rows": {"rows": _plain_number(part.amount)},
+        "all": {"rows": "all"},
+    }
+    return {
+        **_unkept(part.kept),
+        "name": part.name,
+        **sizes.get(part.kind, {"weight": _plain_number(part.weight)}),
+        "facets": {facet: values for facet, values in part.facets.items() if values},
+        "balance": part.balance or None,
+    }
+
+
+def _kept(model: BaseModel, shown: Iterable[str]) -> str:
+    """What a form has no field for and does not lose: the values that are no defaults."""
+    rest = model.model_dump(mode="json", exclude=set(shown), exclude_defaults=True)
+    return json.dumps(rest) if rest else ""
+
+
+def _unkept(text: str) -> dict[str, Any]:
+    try:
+        found = json.loads(text or "{}")
+    except ValueError:
+        found = None
+    return found if isinstance(found, dict) else {"kept": text}
+
+
 def _sentences(error: ValidationError, fields: SetFields) -> Iterable[tuple[str, str]]:
     for problem in error.errors(include_url=False):
         match problem["loc"]:
+            case ("slices", int(number), "tokens" | "rows" as size, *_):
+                yield f"slice-{number}-amount", SLICE_SENTENCES[str(size)]
             case ("slices", int(number), field, *_):
                 name = str(field)
                 yield f"slice-{number}-{name}", SLICE_SENTENCES.get(name, problem["msg"])
             case (field, *_):
                 yield str(field), SENTENCES.get(str(field), problem["msg"])
             case _:
-                yield from _repeated_names(fields)
+                yield from _misfits(problem["msg"], fields)
+
+
+def _misfits(message: str, fields: SetFields) -> Iterable[tuple[str, str]]:
+    """Parts that are right by themselves and do not fit together."""
+    repeated = dict(_repeated_names(fields))
+    if repeated:
+        yield from repeated.items()
+    elif "no token_budget" in message:
+        yield "token_budget", "Give a budget: slices with a weight are a share of it."
+    else:
+        yield "slices", message.removeprefix("Value error, ")
 
 
 def _repeated_names(fields: SetFields) -> Iterable[tuple[str, str]]:
@@ -127,7 +191,10 @@ def _repeated_names(fields: SetFields) -> Iterable[tuple[str, str]]:
 def _slice_of(form: FormData, prefix: str) -> SliceFields:
     return SliceFields(
         name=_text(form, f"{prefix}-name"),
+        kind=_text(form, f"{prefix}-kind") or "weight",
         weight=_text(form, f"{prefix}-weight"),
+        amount=_text(form, f"{prefix}-amount"),
+        kept=_text(form, f"{prefix}-kept"),
         facets={facet: _texts(form, f"{prefix}-{facet.value}") for facet in Facet},
         balance=_text(form, f"{prefix}-balance"),
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from app.calibration.composition import preview
 from app.calibration.index import CorpusIndex
-from app.calibration.spec import SetSpec
+from app.calibration.spec import SetSpec, Slice
 
 HELD_OUT_BUDGET = 45_000
 # Shorter rows, so that few tokens reach every language and give each slice rows enough for an
@@ -15,15 +15,19 @@ HELD_OUT_LENGTH = 256
 def held_out_for(spec: SetSpec, index: CorpusIndex) -> SetSpec | None:
     """The held-out sibling of a composition, as large as the held-out part allows.
 
-    Slices that the held-out part has no rows for are left out, the budget is at most 45,000
-    tokens (an evaluation reads every row through two models), and rows are cut at 256 tokens so
-    that it reaches more languages. None when nothing is left.
+    Slices that the held-out part has no rows for are left out, those of a fixed size get the
+    share of it they have of the set, the budget is at most 45,000 tokens (an evaluation reads
+    every row through two models), and rows are cut at 256 tokens so that it reaches more
+    languages. Nothing is packed: each row is judged by itself. None when nothing is left.
     """
     asked = spec.model_copy(
         update={
             "name": f"{spec.name}, held out",
             "split": "held_out",
             "max_length": min(spec.max_length, HELD_OUT_LENGTH),
+            "packing": False,
+            "slices": _by_weight(spec, index),
+            "token_budget": spec.token_budget or HELD_OUT_BUDGET,
         }
     )
     composition = preview(asked, index.pool(asked))
@@ -35,8 +39,26 @@ def held_out_for(spec: SetSpec, index: CorpusIndex) -> SetSpec | None:
     if not slices:
         return None
     kept = asked.model_copy(update={"slices": slices})
-    most = _matching_tokens(kept, index)
-    return kept.model_copy(update={"token_budget": min(HELD_OUT_BUDGET, spec.token_budget, most)})
+    most = min(HELD_OUT_BUDGET, asked.token_budget or 0, _matching_tokens(kept, index))
+    return kept.model_copy(update={"token_budget": most})
+
+
+def _by_weight(spec: SetSpec, index: CorpusIndex) -> tuple[Slice, ...]:
+    """The slices with weights alone, and without the rows they name: those are calibrated on."""
+    if not any(part.is_fixed or part.row_ids for part in spec.slices):
+        return spec.slices
+    composition = preview(spec, index.pool(spec))
+    return tuple(
+        part.model_copy(
+            update={
+                "weight": float(min(max(result.tokens, 1), 10**6)),
+                "tokens": None,
+                "rows": None,
+                "row_ids": (),
+            }
+        )
+        for part, result in zip(spec.slices, composition.slices, strict=True)
+    )
 
 
 def _matching_tokens(spec: SetSpec, index: CorpusIndex) -> int:

@@ -1,14 +1,14 @@
-"""How long every row of the corpus is for one tokenizer and chat template, kept on disk.
+"""How long every row of a source is for one tokenizer and chat template, kept on disk.
 
-A page that shows live totals reads this index and never a data set. One Parquet file a pack,
-named by the hash of all it depends on: the pack's bytes, the template, the tokenizer.
+A page that shows live totals reads this index and never a data set. One Parquet file a source,
+named by the hash of all it depends on: the source's revision, the template, the tokenizer.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -24,15 +24,12 @@ from app.calibration.chat_template import RowRefused
 from app.calibration.pool import FacetColumn, Pool, row_hashes
 from app.calibration.rendering import Rendered, Renderer
 from app.calibration.spec import SetSpec, Slice
-from app.errors import CompositionRefused
 from app.facets import Facet
-from app.sources.rows import messages_of
-from app.sources.starter_corpus import load_rows, pack_file
+from app.sources.rows import RowsFile, iterate_rows, messages_of
 
 Progress = Callable[[int, int], None]
 
 FORMAT = 1
-BATCH_ROWS = 256
 # The index holds whole lengths: a set of any maximum length is cut from them.
 UNCUT = 2**31 - 1
 
@@ -52,29 +49,31 @@ class RefusedRow:
     """A row the template refuses, with the reason."""
 
     row_id: str
-    pack: str
+    source: str
     split: str
     reason: str
     facets: Mapping[Facet, str | None]
 
     def wanted_by(self, spec: SetSpec) -> bool:
         """Whether a composition could have chosen the row."""
-        here = self.pack in spec.packs and self.split == spec.split
+        here = self.source in spec.sources and self.split == spec.split
         return here and any(self._matches(part) for part in spec.slices)
 
     def _matches(self, part: Slice) -> bool:
         listed = all(not vs or self.facets[facet] in vs for facet, vs in part.facets.items())
+        listed &= not part.sources or self.source in part.sources
+        listed &= not part.row_ids or self.row_id in part.row_ids
         return listed and (part.balance is None or self.facets[part.balance] is not None)
 
 
 @dataclass(frozen=True, eq=False)
 class CorpusIndex:
-    """The rows of some packs, sorted by id, with their whole length in tokens."""
+    """The rows of some sources, sorted by id, with their whole length in tokens."""
 
     row_ids: NDArray[np.str_]
     hashes: NDArray[np.uint64]
     tokens: NDArray[np.int64]
-    packs: FacetColumn
+    sources: FacetColumn
     splits: FacetColumn
     facets: dict[Facet, FacetColumn]
     refused: tuple[RefusedRow, ...] = ()
@@ -83,64 +82,47 @@ class CorpusIndex:
         return len(self.tokens)
 
     def pool(self, spec: SetSpec) -> Pool:
-        """The rows a composition may choose from: its packs, its split, cut to its length, in
+        """The rows a composition may choose from: its sources, its split, cut to its length, in
         the order of its seed."""
-        whole = _drawn(self, frozenset(spec.packs), spec.split, spec.seed)
+        whole = _drawn(self, frozenset(spec.sources), spec.split, spec.seed)
         return replace(whole, tokens=np.minimum(whole.tokens, spec.max_length))
 
 
-def open_index(packs: Iterable[str], tokenizer_dir: Path, cache_dir: Path) -> CorpusIndex:
-    """The index of some packs for a model directory, kept in memory between calls.
+def open_index(files: Sequence[RowsFile], tokenizer_dir: Path, cache_dir: Path) -> CorpusIndex:
+    """The index of some sources for a model directory, kept in memory between calls.
 
     Made, which takes as long as tokenizing them, where ``cache_dir`` does not have it. The files
     it depends on are looked at, not read, so a page can ask at every key press.
     """
-    packs = tuple(sorted(set(packs)))
-    files = [pack_file(pack) for pack in packs]
-    files += [tokenizer_dir / name for name in _TOKENIZER_FILES]
-    return _opened(packs, tokenizer_dir, cache_dir, tuple(_stamp(file) for file in files))
+    stamps = tuple(_stamp(tokenizer_dir / name) for name in _TOKENIZER_FILES)
+    return _opened(tuple(sorted(files, key=_by_source)), tokenizer_dir, cache_dir, stamps)
 
 
 def load_index(
-    packs: Iterable[str], renderer: Renderer, cache_dir: Path, progress: Progress | None = None
+    files: Sequence[RowsFile],
+    renderer: Renderer,
+    cache_dir: Path,
+    progress: Progress | None = None,
 ) -> CorpusIndex:
-    """The index of some packs from ``cache_dir``, made and kept where it is not there.
+    """The index of some sources from ``cache_dir``, made and kept where it is not there.
 
     ``progress`` is called with rows done and rows to do while it is being made. Raises DiskFull.
     """
-    names = sorted(set(packs))
-    files = {pack: cache_dir / f"{index_key(pack, renderer)}.parquet" for pack in names}
-    missing = [pack for pack in names if not files[pack].is_file()]
-    total = sum(pack_rows(pack) for pack in missing)
+    files = sorted(files, key=_by_source)
+    places = {file: cache_dir / f"{index_key(file, renderer)}.parquet" for file in files}
+    missing = [file for file in files if not places[file].is_file()]
+    total = sum(file.rows for file in missing)
     done = 0
-    for pack in missing:
-        done = _write_index(pack, renderer, files[pack], done, total, progress)
-    return _assemble({pack: pq.read_table(file) for pack, file in files.items()})
+    for file in missing:
+        done = _write_index(file, renderer, places[file], done, total, progress)
+    return _assemble({file.source: pq.read_table(place) for file, place in places.items()})
 
 
-def index_key(pack: str, renderer: Renderer) -> str:
-    """The name of a pack's index: a hash of all its lengths depend on."""
-    parts = [FORMAT, pack_revision(pack), renderer.template.sha256, renderer.tokenizer.sha256]
+def index_key(file: RowsFile, renderer: Renderer) -> str:
+    """The name of a source's index: a hash of all its lengths depend on."""
+    parts = [FORMAT, file.source, file.revision]
+    parts += [renderer.template.sha256, renderer.tokenizer.sha256]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
-
-
-def pack_revision(pack: str) -> str:
-    """SHA-256 of a pack's Parquet file: the revision of this source."""
-    file = pack_file(pack)
-    if not file.is_file():
-        raise CompositionRefused(f"The corpus has no pack {pack!r}: {file} is not there.")
-    return _sha256(file, _stamp(file))
-
-
-def pack_rows(pack: str) -> int:
-    """Rows of a pack, both splits."""
-    rows: int = pq.read_metadata(pack_file(pack)).num_rows
-    return rows
-
-
-def in_batches(rows: Sequence[Any], size: int = BATCH_ROWS) -> Iterable[Sequence[Any]]:
-    """Neighbouring rows, ``size`` at a time."""
-    return (rows[start : start + size] for start in range(0, len(rows), size))
 
 
 _TOKENIZER_FILES = (
@@ -151,6 +133,10 @@ _TOKENIZER_FILES = (
 )
 
 
+def _by_source(file: RowsFile) -> str:
+    return file.source
+
+
 def _stamp(file: Path) -> tuple[int, int]:
     """When a file was last changed, and its size; zeros when it is not there."""
     if not file.is_file():
@@ -159,41 +145,42 @@ def _stamp(file: Path) -> tuple[int, int]:
     return status.st_mtime_ns, status.st_size
 
 
-@lru_cache(maxsize=64)
-def _sha256(file: Path, stamp: tuple[int, int]) -> str:  # noqa: ARG001, the stamp is the key
-    return hashlib.sha256(file.read_bytes()).hexdigest()
-
-
 @lru_cache(maxsize=8)
-def _drawn(index: CorpusIndex, packs: frozenset[str], split: str, seed: int) -> Pool:
-    """The rows of some packs and a split, whole, in seeded order: kept, since a person who moves
+def _drawn(index: CorpusIndex, sources: frozenset[str], split: str, seed: int) -> Pool:
+    """The rows of some sources and a split, whole, in seeded order: kept, since a person who moves
     a weight changes none of these."""
-    rows = np.flatnonzero(index.packs.among(packs) & index.splits.among([split]))
+    rows = np.flatnonzero(index.sources.among(sources) & index.splits.among([split]))
     pool = Pool(
         row_ids=index.row_ids[rows],
         hashes=index.hashes[rows],
         tokens=index.tokens[rows],
         facets={facet: column.take(rows) for facet, column in index.facets.items()},
+        sources=index.sources.take(rows),
     )
     return pool.in_random_order(seed)
 
 
 @lru_cache(maxsize=8)
 def _opened(
-    packs: tuple[str, ...],
+    files: tuple[RowsFile, ...],
     tokenizer_dir: Path,
     cache_dir: Path,
     stamps: tuple[tuple[int, int], ...],  # noqa: ARG001, part of the key
 ) -> CorpusIndex:
-    return load_index(packs, Renderer.of_model(tokenizer_dir, UNCUT), cache_dir)
+    return load_index(files, Renderer.of_model(tokenizer_dir, UNCUT), cache_dir)
 
 
 def _write_index(
-    pack: str, renderer: Renderer, file: Path, done: int, total: int, progress: Progress | None
+    file: RowsFile,
+    renderer: Renderer,
+    place: Path,
+    done: int,
+    total: int,
+    progress: Progress | None,
 ) -> int:
-    """Render every row of a pack and write its length; gives back the rows done so far."""
-    with new_file(file) as draft, pq.ParquetWriter(draft, _SCHEMA, compression="zstd") as writer:
-        for batch in in_batches(load_rows([pack], split=None)):
+    """Render every row of a source and write its length; gives back the rows done so far."""
+    with new_file(place) as draft, pq.ParquetWriter(draft, _SCHEMA, compression="zstd") as writer:
+        for batch in iterate_rows(file):
             results = renderer.render([messages_of(row) for row in batch])
             entries = [_entry(row, result) for row, result in zip(batch, results, strict=True)]
             writer.write_table(pa.Table.from_pylist(entries, schema=_SCHEMA))
@@ -214,9 +201,9 @@ def _entry(row: dict[str, Any], result: Rendered | RowRefused) -> dict[str, Any]
 
 
 def _assemble(tables: dict[str, pa.Table]) -> CorpusIndex:
-    """One index of several packs; of rows with the same id the first pack's is kept."""
+    """One index of several packs; of rows with the same id the first source's is kept."""
     table = pa.concat_tables(tables.values())
-    pack_names = [pack for pack, part in tables.items() for _ in range(part.num_rows)]
+    sources = [source for source, part in tables.items() for _ in range(part.num_rows)]
     row_ids = table["row_id"].to_numpy(zero_copy_only=False).astype(np.str_)
     tokens = table["tokens"].to_numpy().astype(np.int64)
     _, first = np.unique(row_ids, return_index=True)
@@ -225,22 +212,22 @@ def _assemble(tables: dict[str, pa.Table]) -> CorpusIndex:
         row_ids=row_ids[good],
         hashes=row_hashes(str(row_id) for row_id in row_ids[good]),
         tokens=tokens[good],
-        packs=FacetColumn.of(pack_names).take(good),
+        sources=FacetColumn.of(sources).take(good),
         splits=FacetColumn.of(table["split"].to_pylist()).take(good),
         facets={
             facet: FacetColumn.of(table[facet.value].to_pylist()).take(good) for facet in Facet
         },
-        refused=tuple(_refused(table, first[tokens[first] == 0], pack_names)),
+        refused=tuple(_refused(table, first[tokens[first] == 0], sources)),
     )
 
 
 def _refused(
-    table: pa.Table, positions: NDArray[np.intp], packs: Sequence[str]
+    table: pa.Table, positions: NDArray[np.intp], sources: Sequence[str]
 ) -> Iterator[RefusedRow]:
     for position, row in zip(positions, table.take(positions).to_pylist(), strict=True):
         yield RefusedRow(
             row_id=row["row_id"],
-            pack=packs[position],
+            source=sources[position],
             split=row["split"],
             reason=row["reason"],
             facets={facet: row[facet.value] for facet in Facet},

@@ -17,13 +17,15 @@ NO_VALUE = -1
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One row before it is chosen: its id, its length in tokens, its facets (None: none)."""
+    """One row before it is chosen: its id, its length in tokens, its facets (None: none) and the
+    name of its source."""
 
     row_id: str
     tokens: int
     spoken_language: str | None = None
     programming_language: str | None = None
     domain: str | None = None
+    source: str = ""
 
     def value_of(self, facet: Facet) -> str | None:
         """The row's value of one facet."""
@@ -74,6 +76,7 @@ class Pool:
     """Candidates as columns, each id once; sorted by it unless a method says otherwise.
 
     ``tokens`` is the length of each rendered row in tokens, already cut to the set's maximum;
+    ``sources`` the source of each;
     ``hashes`` is :func:`row_hash` of each id; ``drawn_by`` is the seed whose order the rows are
     in, None where they are sorted by id.
     """
@@ -82,6 +85,7 @@ class Pool:
     hashes: NDArray[np.uint64]
     tokens: NDArray[np.int64]
     facets: Mapping[Facet, FacetColumn]
+    sources: FacetColumn
     drawn_by: int | None = None
 
     @classmethod
@@ -98,6 +102,7 @@ class Pool:
             facets={
                 facet: FacetColumn.of([row.value_of(facet) for row in rows]) for facet in Facet
             },
+            sources=FacetColumn.of([row.source for row in rows]),
         )
 
     def __len__(self) -> int:
@@ -116,13 +121,19 @@ class Pool:
             hashes=self.hashes[order],
             tokens=self.tokens[order],
             facets={facet: column.take(order) for facet, column in self.facets.items()},
+            sources=self.sources.take(order),
             drawn_by=seed,
         )
 
     def matching(self, part: Slice) -> NDArray[np.bool_]:
-        """Which rows a slice may take: one of the listed values in every facet that lists any,
-        and some value of the facet it balances (rows without one belong to no share)."""
+        """Which rows a slice may take: of its sources and its row ids, with one of the listed
+        values in every facet that lists any, and some value of the facet it balances (rows
+        without one belong to no share)."""
         mask = np.ones(len(self), dtype=np.bool_)
+        if part.sources:
+            mask &= self.sources.among(part.sources)
+        if part.row_ids:
+            mask &= np.isin(self.row_ids, np.array(part.row_ids, dtype=np.str_))
         for facet, wanted in part.facets.items():
             if wanted:
                 mask &= self.facets[facet].among(wanted)

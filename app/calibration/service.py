@@ -13,6 +13,8 @@ from app.calibration.models import CalibrationSet
 from app.calibration.spec import SetSpec
 from app.errors import CompositionRefused, NotFound
 from app.settings import Settings
+from app.sources.rows import RowsFile, rows_files
+from app.sources.starter_corpus import PACKS
 
 
 def save_set(session: Session, spec: SetSpec) -> CalibrationSet:
@@ -48,18 +50,24 @@ def spec_of(calibration_set: CalibrationSet) -> SetSpec:
 
 
 def index_for(settings: Settings, spec: SetSpec, tokenizer_dir: Path) -> CorpusIndex:
-    """The index of a composition's packs for a model; made at the first call for that model.
+    """The index of a composition's sources for a model; made at the first call for that model.
 
-    Raises CompositionRefused for a pack that this installation does not use, and ModelRefused
-    for a model without a tokenizer or a chat template.
+    Raises CompositionRefused for a source that is not there or that this installation does not
+    use, and ModelRefused for a model without a tokenizer or a chat template.
     """
-    for pack in spec.packs:
-        if pack not in settings.corpus_packs:
+    files = files_of(settings, spec)
+    return open_index(files, tokenizer_dir, settings.index_dir)
+
+
+def files_of(settings: Settings, spec: SetSpec) -> list[RowsFile]:
+    """The rows files of a composition's sources. Raises CompositionRefused as above."""
+    for source in spec.sources:
+        if source in PACKS and source not in settings.corpus_packs:
             raise CompositionRefused(
-                f"The pack {pack!r} is not in use here (CALIBRANT_CORPUS_PACKS is "
+                f"The pack {source!r} is not in use here (CALIBRANT_CORPUS_PACKS is "
                 f"{','.join(settings.corpus_packs)}): take it out of the set."
             )
-    return open_index(spec.packs, tokenizer_dir, settings.index_dir)
+    return rows_files(spec.sources, settings.sources_dir)
 
 
 def require_buildable(settings: Settings, spec: SetSpec, tokenizer_dir: Path) -> CorpusIndex:

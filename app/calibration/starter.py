@@ -30,7 +30,7 @@ from collections.abc import Sequence
 
 from app.calibration.spec import SetSpec, Slice
 from app.facets import PROGRAMMING_LANGUAGES, SPOKEN_LANGUAGES, Facet
-from app.sources.starter_corpus import PACKS, Pack
+from app.sources.starter_corpus import PACKS
 
 NAME = "Software engineer (starter)"
 TOKEN_BUDGET = 60_000
@@ -76,7 +76,7 @@ SLICES = (
 )
 
 
-def software_engineer(packs: Sequence[Pack] = PACKS) -> SetSpec:
+def software_engineer(sources: Sequence[str] = PACKS) -> SetSpec:
     """The set "Software engineer (starter)": 60,000 tokens of the calibration part."""
     return SetSpec(
         name=NAME,
@@ -84,5 +84,5 @@ def software_engineer(packs: Sequence[Pack] = PACKS) -> SetSpec:
         token_budget=TOKEN_BUDGET,
         max_length=MAX_LENGTH,
         seed=SEED,
-        packs=tuple(packs),
+        sources=tuple(sources),
     )

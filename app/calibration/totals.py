@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel
 
-from app.calibration.composition import Composition, Quota, SliceResult, preview, refusals
+from app.calibration.composition import Composition, Quota, SliceResult, Unit, preview
 from app.calibration.index import CorpusIndex
 from app.calibration.pool import Pool
 from app.calibration.spec import SetSpec
@@ -25,15 +25,17 @@ class Amount(BaseModel):
 
 
 class SliceAmount(Amount):
-    """One slice; ``budget`` is the tokens its weight asks for. What is available to two slices
-    is counted in both."""
+    """One slice; ``budget`` is the tokens it asks for, None where it counts rows, and
+    ``asked_rows`` those rows, None where it counts tokens or takes every row. What is available
+    to two slices is counted in both."""
 
     name: str
-    budget: int
+    budget: int | None
+    asked_rows: int | None
 
 
 class Shortfall(BaseModel):
-    """A value of a balanced facet that cannot be filled, in tokens."""
+    """A value of a balanced facet that cannot be filled, in ``unit``."""
 
     slice: str
     facet: Facet
@@ -41,6 +43,7 @@ class Shortfall(BaseModel):
     asked: int
     got: int
     available: int
+    unit: Unit
     sentence: str
 
     @classmethod
@@ -53,14 +56,16 @@ class Shortfall(BaseModel):
             asked=quota.asked,
             got=quota.got,
             available=quota.available,
+            unit=quota.unit,
             sentence=quota.sentence,
         )
 
 
 class Totals(Amount):
-    """A composition's totals. ``refusals`` says why it cannot be built, empty when it can."""
+    """A composition's totals. ``budget`` is None where slices of a fixed size are all there is;
+    ``refusals`` says why it cannot be built, empty when it can."""
 
-    budget: int
+    budget: int | None
     slices: list[SliceAmount]
     facets: dict[Facet, dict[str, Amount]]
     shortfalls: list[Shortfall]
@@ -88,7 +93,7 @@ def totals(spec: SetSpec, index: CorpusIndex) -> Totals:
         facets={facet: _facet_amounts(facet, composition) for facet in Facet},
         shortfalls=[Shortfall.of(quota) for quota in composition.shortfalls],
         warnings=list(composition.warnings),
-        refusals=list(refusals(spec, composition)),
+        refusals=list(composition.refusals),
     )
 
 
@@ -96,6 +101,7 @@ def _slice_amount(part: SliceResult, total: int) -> SliceAmount:
     return SliceAmount(
         name=part.name,
         budget=part.budget,
+        asked_rows=part.asked_rows,
         available_rows=part.available_rows,
         available_tokens=part.available_tokens,
         rows=part.rows,

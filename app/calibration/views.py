@@ -21,7 +21,7 @@ from app.facets import Facet, label_of, vocabulary
 from app.recipes import service as recipes
 from app.recipes.schema import DEFAULT_PRESET, PRESETS, Recipe
 from app.settings import Settings
-from app.sources.starter_corpus import load_rows
+from app.sources.rows import load_rows
 
 SAMPLE_ROWS = 6
 SAMPLE_CHARACTERS = 600
@@ -33,7 +33,7 @@ class SetRow(BaseModel):
     id: str
     name: str
     slices: list[str]
-    token_budget: int
+    token_budget: int | None
     max_length: int
     seed: int
     created_at: datetime
@@ -85,7 +85,7 @@ class ComposeView(BaseModel):
     errors: dict[str, str]
     choices: dict[Facet, list[ValueChoice]]
     models: list[ModelChoice]
-    packs: list[str]
+    sources: list[str]
     totals: TotalsView
 
 
@@ -117,8 +117,8 @@ class SetView(BaseModel):
 
 
 def starter(settings: Settings) -> SetSpec:
-    """The ready composition, over the packs this installation uses."""
-    return software_engineer().model_copy(update={"packs": settings.corpus_packs})
+    """The ready composition, over the sources this installation uses."""
+    return software_engineer(settings.corpus_packs)
 
 
 def set_list(session: Session) -> SetListView:
@@ -142,7 +142,7 @@ def compose_view(
         errors=errors or {},
         choices={facet: _choices(facet, available) for facet in Facet},
         models=models,
-        packs=list(settings.corpus_packs),
+        sources=list(settings.corpus_packs),
         totals=counted,
     )
 
@@ -262,7 +262,7 @@ def _samples(
     except CalibrantError:
         return []
     composition = preview(spec, pool)
-    rows = {row["id"]: row for row in load_rows(spec.packs, spec.split)}
+    rows = {row["id"]: row for row in load_rows(service.files_of(settings, spec), spec.split)}
     picked = zip(composition.row_ids, composition.slice_names, composition.rows, strict=True)
     return [
         SampleRow(

@@ -130,6 +130,7 @@ def compose_job(
         kind=kind,
         directory=settings.jobs_dir / job_id,
         sets_dir=settings.sets_dir,
+        sources_dir=settings.sources_dir,
         model=Path(model.path),
         calibration=spec,
         held_out=held_out_for(spec, index) if quantizes else None,

@@ -23,7 +23,8 @@ class JobSpec(BaseModel):
     """Everything a job needs. Paths are absolute.
 
     ``calibration`` is a composition to build, or the path of a built set or a JSONL file;
-    ``held_out`` likewise, used by the evaluation alone.
+    ``held_out`` likewise, used by the evaluation alone. ``sources_dir`` is where fetched sources
+    are, by default beside ``sets_dir``.
 
     Finished layers are kept inside the job's directory. With ``resume`` those that are there, or
     else those in ``layers_from`` of an earlier job, are used: ``required`` refuses when they were
@@ -36,6 +37,7 @@ class JobSpec(BaseModel):
     kind: JobKind
     directory: Path
     sets_dir: Path
+    sources_dir: Path | None = None
     model: Path
     calibration: SetSpec | Path
     held_out: SetSpec | Path | None = None

@@ -334,6 +334,7 @@ def _rows(
         wanted,
         tokenizer_dir=run.spec.model,
         sets_dir=run.spec.sets_dir,
+        sources_dir=run.spec.sources_dir,
         progress=run.progress(Step.BUILD, "rows"),
     )
     _tell_shortfalls(run, built.warnings, held_out=held_out)

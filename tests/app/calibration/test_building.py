@@ -33,7 +33,7 @@ SPEC = SetSpec(
     token_budget=6000,
     max_length=256,
     seed=7,
-    packs=("permissive",),
+    sources=("permissive",),
 )
 
 IN_A_PROCESS = """
@@ -183,7 +183,7 @@ def test_progress_ends_at_its_total(model_dir: Path, tmp_path: Path) -> None:
         progress=lambda *a: calls.append(a),
     )
     indexed = [call for call in calls if call[1] != built.rows]
-    assert indexed[-1] == (len(load_rows(SPEC.packs, split=None)),) * 2
+    assert indexed[-1] == (len(load_rows(SPEC.sources, split=None)),) * 2
     assert calls[-1] == (built.rows, built.rows)
 
 
@@ -198,7 +198,7 @@ def test_rows_that_do_not_render_are_set_aside_with_the_reason(
     refusal = "{% if 'Hebrew' in messages[0].content %}{{ raise_exception('no') }}{% endif %}"
     (picky / "chat_template.jinja").write_text(refusal + template)
     built = build_set(SPEC, tokenizer_dir=picky, sets_dir=tmp_path / "sets")
-    hebrew = {row["id"] for row in load_rows(SPEC.packs) if row["spoken_language"] == "he"}
+    hebrew = {row["id"] for row in load_rows(SPEC.sources) if row["spoken_language"] == "he"}
     assert {row.row for row in built.set_aside} == hebrew
     assert {row.reason for row in built.set_aside} == {"the chat template refused it: no"}
     assert "he" not in built.facets[Facet.SPOKEN_LANGUAGE]

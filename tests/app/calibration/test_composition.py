@@ -167,6 +167,107 @@ def test_a_row_more_in_the_source_does_not_reshuffle_the_others() -> None:
     assert len(before - after) <= 1
 
 
+def fixed(name: str, **changes: object) -> Slice:
+    return Slice.model_validate({"name": name, **changes})
+
+
+def test_fixed_slices_choose_first_and_weights_share_what_they_leave() -> None:
+    rows = rows_of("Rust", 100) + rows_of("Go", 100)
+    composition = compose(
+        spec_of(
+            Slice(name="rest", weight=3),
+            fixed("tokens", tokens=200, facets={CODE: ("Rust",)}),
+            fixed("rows", rows=10, facets={CODE: ("Go",)}),
+            Slice(name="more", weight=1),
+            budget=700,
+        ),
+        rows,
+    )
+    assert [(part.budget, part.asked_rows) for part in composition.slices] == [
+        (300, None),
+        (200, None),
+        (None, 10),
+        (100, None),
+    ]
+    assert [part.tokens for part in composition.slices] == [300, 200, 100, 100]
+    assert composition.tokens == 700
+
+
+def test_rows_are_a_random_sample_in_equal_parts_of_what_they_balance() -> None:
+    rows = rows_of("Rust", 500) + rows_of("Go", 50) + rows_of("C", 2)
+    part = fixed("code", rows=20, balance=CODE)
+    composition = compose(SetSpec(name="t", slices=(part,)), rows)
+    assert got(composition) == {"Rust": 9, "Go": 9, "C": 2}
+    first = {row.row_id for row in rows_of("Rust", 9)}
+    assert not first <= set(composition.row_ids)
+    [short] = composition.shortfalls
+    assert short.sentence == "Slice 'code' got 2 of the 7 rows asked in C: there are 2."
+
+
+def test_every_row_is_every_row_and_leaves_some_to_slices_that_count() -> None:
+    rows = rows_of("Rust", 10)
+    spec = SetSpec(name="t", slices=(fixed("all", rows="all"), fixed("some", rows=3)))
+    composition = compose(spec, rows)
+    assert [part.rows for part in composition.slices] == [7, 3]
+    assert len(set(composition.row_ids)) == 10
+
+
+def test_a_slice_that_names_rows_takes_exactly_these_before_all_others() -> None:
+    rows = rows_of("Rust", 10)
+    named = ("Rust-0003", "Rust-0007")
+    spec = SetSpec(
+        name="t",
+        slices=(fixed("some", rows=8), fixed("named", rows="all", row_ids=named)),
+    )
+    composition = compose(spec, rows)
+    taken = zip(composition.row_ids, composition.slice_names, strict=True)
+    assert sorted(row_id for row_id, name in taken if name == "named") == list(named)
+
+
+@pytest.mark.parametrize(
+    ("slices", "budget", "sentence"),
+    [
+        (
+            [fixed("a", tokens=60), fixed("b", tokens=60)],
+            100,
+            "ask for 120 tokens, more than the set's budget of 100 tokens",
+        ),
+        ([fixed("a", rows=11)], 100, "Slice 'a' does not fit in what is left of the set's budget"),
+        (
+            [fixed("a", tokens=100), Slice(name="b", weight=1)],
+            100,
+            "take the whole budget of 100 tokens: nothing is left for slice 'b'",
+        ),
+        (
+            [fixed("a", tokens=900), Slice(name="b", weight=1)],
+            1200,
+            "What is left of the budget, 300, is more than the 100 tokens (10 rows) that match "
+            "the slices with a weight",
+        ),
+        (
+            [fixed("a", rows="all", row_ids=("Rust-0001", "gone"))],
+            100,
+            "names 2 rows, and 1 of them are not among the rows it may take: the first is 'gone'",
+        ),
+        (
+            [
+                fixed("a", rows="all", row_ids=("Rust-0001",)),
+                fixed("b", rows="all", row_ids=("Rust-0001", "Rust-0002")),
+            ],
+            100,
+            "Slices 'a' and 'b' both name row 'Rust-0001' (1 such rows)",
+        ),
+        ([fixed("a", rows=1, sources=("permissive",))], 10, "it asks for any row of permissive"),
+    ],
+)
+def test_sizes_that_do_not_fit_are_refused_with_one_sentence(
+    slices: list[Slice], budget: int, sentence: str
+) -> None:
+    with pytest.raises(CompositionRefused) as refusal:
+        compose(spec_of(*slices, budget=budget), rows_of("Rust", 100))
+    assert sentence in refusal.value.sentence
+
+
 candidates = st.lists(
     st.builds(
         Candidate,
@@ -182,8 +283,13 @@ candidates = st.lists(
 )
 slices = st.lists(
     st.builds(
-        lambda weight, facets, balance: (weight, facets, balance),
-        st.floats(0.01, 100),
+        lambda size, facets, balance: (size, facets, balance),
+        st.one_of(
+            st.floats(0.01, 100).map(lambda weight: {"weight": weight}),
+            st.integers(1, 8000).map(lambda tokens: {"tokens": tokens}),
+            st.integers(1, 30).map(lambda rows: {"rows": rows}),
+            st.just({"rows": "all"}),
+        ),
         st.dictionaries(
             st.sampled_from([SPOKEN, CODE]),
             st.lists(st.sampled_from(["de", "he", "Go", "Rust", "Pony"]), max_size=3),
@@ -199,10 +305,12 @@ slices = st.lists(
 @st.composite
 def compositions(draw: st.DrawFn) -> tuple[SetSpec, list[Candidate]]:
     parts = [
-        Slice(name=str(number), weight=weight, facets=facets, balance=balance)
-        for number, (weight, facets, balance) in enumerate(draw(slices))
+        Slice(name=str(number), facets=facets, balance=balance, **size)
+        for number, (size, facets, balance) in enumerate(draw(slices))
     ]
     budget, seed = draw(st.integers(1, 20_000)), draw(st.integers(0, 2**63 - 1))
+    if all(part.is_fixed for part in parts) and draw(st.booleans()):
+        return SetSpec(name="test", slices=tuple(parts), seed=seed), draw(candidates)
     return spec_of(*parts, budget=budget, seed=seed), draw(candidates)
 
 
@@ -217,9 +325,17 @@ def test_no_budget_is_passed_and_no_row_stands_twice(
     assert max(Counter(composition.row_ids).values(), default=1) == 1
     assert composition.tokens == sum(by_id[one].tokens for one in composition.row_ids)
     assert composition.tokens == sum(part.tokens for part in composition.slices)
-    assert composition.tokens <= spec.token_budget
-    assert sum(part.budget for part in composition.slices) == spec.token_budget
-    assert all(part.tokens <= part.budget for part in composition.slices)
+    if spec.token_budget is not None:
+        assert composition.tokens <= spec.token_budget
+    pairs = list(zip(spec.slices, composition.slices, strict=True))
+    fixed_tokens = sum(result.tokens for part, result in pairs if part.is_fixed)
+    shared = [result.budget for part, result in pairs if not part.is_fixed]
+    if shared:
+        assert sum(shared) == composition.shared_budget == spec.token_budget - fixed_tokens
+    for part, result in pairs:
+        assert result.budget is None or result.tokens <= result.budget
+        assert result.asked_rows is None or result.rows <= result.asked_rows
+        assert part.tokens is None or result.budget == part.tokens
     assert len(composition.row_ids) == sum(part.rows for part in composition.slices)
 
 
@@ -258,6 +374,8 @@ def test_a_value_left_behind_has_no_row_that_fits(case: tuple[SetSpec, list[Cand
     composition = preview(spec, Pool.of(rows))
     taken = set(composition.row_ids)
     for part, result in zip(spec.slices, composition.slices, strict=True):
+        if part.is_fixed:
+            continue
         left = result.budget - result.tokens
         for quota in composition.quotas:
             if quota.slice == part.name and quota.rows == 0:

@@ -13,13 +13,14 @@ from app.calibration.spec import SetSpec, Slice
 from app.calibration.starter import software_engineer
 from app.facets import Facet
 from app.settings import ROOT
+from app.sources.rows import rows_files
 from app.sources.starter_corpus import split_of
 
 
 @pytest.fixture(scope="module")
 def index(tmp_path_factory: pytest.TempPathFactory) -> CorpusIndex:
     cache: Path = tmp_path_factory.mktemp("index")
-    return open_index(software_engineer().packs, ROOT / "demo" / "model", cache)
+    return open_index(rows_files(software_engineer().sources), ROOT / "demo" / "model", cache)
 
 
 def test_no_row_is_on_both_sides(index: CorpusIndex) -> None:

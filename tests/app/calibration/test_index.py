@@ -6,13 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from app.calibration import index as index_module
 from app.calibration.index import UNCUT, load_index, open_index
 from app.calibration.rendering import Rendered, Renderer
 from app.calibration.spec import SetSpec, Slice
-from app.errors import CompositionRefused
 from app.facets import Facet
-from app.sources.rows import messages_of
+from app.sources.rows import messages_of, rows_files
 from app.sources.starter_corpus import load_rows, split_of
 
 PICKY = "{% if 'Hebrew' in messages[0].content %}{{ raise_exception('no Hebrew') }}{% endif %}"
@@ -23,7 +21,7 @@ def spec_of(**changes: object) -> SetSpec:
         "name": "t",
         "slices": (Slice(name="all", weight=1),),
         "token_budget": 1000,
-        "packs": ("permissive",),
+        "sources": ("permissive",),
         **changes,
     }
     return SetSpec.model_validate(fields)
@@ -36,7 +34,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_every_row_has_its_length(model_dir: Path, cache: Path) -> None:
     renderer = Renderer.of_model(model_dir, UNCUT)
-    index = load_index(["permissive"], renderer, cache)
+    index = load_index(rows_files(["permissive"]), renderer, cache)
     rows = load_rows(["permissive"], split=None)
     assert index.row_ids.tolist() == sorted(row["id"] for row in rows)
     lengths = dict(zip(index.row_ids.tolist(), index.tokens.tolist(), strict=True))
@@ -51,18 +49,20 @@ def test_the_second_time_nothing_is_rendered(
 ) -> None:
     renderer = Renderer.of_model(model_dir, UNCUT)
     calls: list[tuple[int, int]] = []
-    first = load_index(["permissive", "copyleft"], renderer, cache, lambda *a: calls.append(a))
+    first = load_index(
+        rows_files(["permissive", "copyleft"]), renderer, cache, lambda *a: calls.append(a)
+    )
     done, total = calls[-1]
     assert done == total
     monkeypatch.setattr(Renderer, "render", None)
-    second = load_index(["permissive", "copyleft"], renderer, cache)
+    second = load_index(rows_files(["permissive", "copyleft"]), renderer, cache)
     assert np.array_equal(first.row_ids, second.row_ids)
     assert np.array_equal(first.tokens, second.tokens)
     assert len(second) == len(load_rows(["permissive", "copyleft"], split=None))
 
 
 def test_a_pool_has_the_packs_and_the_split_asked_for(model_dir: Path, cache: Path) -> None:
-    index = open_index(["permissive", "copyleft"], model_dir, cache)
+    index = open_index(rows_files(["permissive", "copyleft"]), model_dir, cache)
     for split in ("calibration", "held_out"):
         pool = index.pool(spec_of(split=split, max_length=100))
         assert set(pool.row_ids.tolist()) == {row["id"] for row in load_rows(["permissive"], split)}
@@ -74,11 +74,11 @@ def test_an_index_is_kept_open_until_a_file_changes(
     model_dir: Path, cache: Path, tmp_path: Path
 ) -> None:
     directory = shutil.copytree(model_dir, tmp_path / "model")
-    first = open_index(["permissive"], directory, cache)
-    assert open_index(["permissive"], directory, cache) is first
+    first = open_index(rows_files(["permissive"]), directory, cache)
+    assert open_index(rows_files(["permissive"]), directory, cache) is first
     template = directory / "chat_template.jinja"
     template.write_text(template.read_text() + "{{ eos_token }}")
-    changed = open_index(["permissive"], directory, cache)
+    changed = open_index(rows_files(["permissive"]), directory, cache)
     assert (changed.tokens == first.tokens + 1).all()
 
 
@@ -88,7 +88,7 @@ def test_rows_the_template_refuses_are_kept_apart(
     directory = shutil.copytree(model_dir, tmp_path / "model")
     template = directory / "chat_template.jinja"
     template.write_text(PICKY + template.read_text())
-    index = open_index(["permissive", "copyleft"], directory, cache)
+    index = open_index(rows_files(["permissive", "copyleft"]), directory, cache)
     hebrew = [
         row["id"]
         for row in load_rows(["permissive", "copyleft"], split=None)
@@ -106,11 +106,3 @@ def test_rows_the_template_refuses_are_kept_apart(
     }
     code = Slice(name="s", weight=1, balance=Facet.PROGRAMMING_LANGUAGE)
     assert not any(row.wanted_by(spec_of(slices=(code,))) for row in index.refused)
-
-
-def test_a_pack_that_is_not_there_is_refused(
-    model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(index_module, "pack_file", lambda pack: tmp_path / pack / "rows.parquet")
-    with pytest.raises(CompositionRefused, match="has no pack 'permissive'"):
-        load_index(["permissive"], Renderer.of_model(model_dir, UNCUT), tmp_path)

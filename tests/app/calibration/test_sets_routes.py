@@ -19,7 +19,7 @@ def form_of(spec, model_id: str = "") -> dict[str, str | list[str]]:
     fields = fields_of_spec(spec, model_id)
     form: dict[str, str | list[str]] = {
         name: getattr(fields, name)
-        for name in ("name", "token_budget", "max_length", "seed", "packs", "model_id")
+        for name in ("name", "token_budget", "max_length", "seed", "sources", "model_id")
     }
     for number, part in enumerate(fields.slices):
         form[f"slice-{number}-name"] = part.name
@@ -87,7 +87,7 @@ def test_a_program_saves_a_set_with_json_and_reads_its_facets_as_csv(
         ("token_budget", "900000000", "is more than the"),
         ("max_length", "3", "from 16 to"),
         ("seed", "-1", "0 or more"),
-        ("packs", [], "at least one pack"),
+        ("sources", [], "at least one source"),
         ("slice-0-weight", "-2", "weight above 0"),
         ("slice-0-weight", "nan", "weight above 0"),
         ("slice-1-name", "Systems languages", "give each its own name"),

@@ -13,6 +13,7 @@ from app.calibration.starter import (
     software_engineer,
 )
 from app.facets import PROGRAMMING_LANGUAGES, Facet
+from app.sources.rows import rows_files
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +22,7 @@ def index_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def composed(spec: SetSpec, model_dir: Path, index_dir: Path) -> Composition:
-    return compose(spec, open_index(spec.packs, model_dir, index_dir).pool(spec))
+    return compose(spec, open_index(rows_files(spec.sources), model_dir, index_dir).pool(spec))
 
 
 def fed(composition: Composition, facet: Facet) -> set[str]:

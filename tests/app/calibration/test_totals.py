@@ -14,6 +14,7 @@ from app.calibration.spec import SetSpec, Slice
 from app.calibration.starter import software_engineer
 from app.calibration.totals import totals
 from app.facets import DOMAINS, PROGRAMMING_LANGUAGES, SPOKEN_LANGUAGES, Facet
+from app.sources.rows import rows_files
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +26,7 @@ def test_the_prediction_is_what_a_build_gives(
     model_dir: Path, index_dir: Path, tmp_path: Path
 ) -> None:
     spec = software_engineer()
-    index = open_index(spec.packs, model_dir, index_dir)
+    index = open_index(rows_files(spec.sources), model_dir, index_dir)
     predicted = totals(spec, index)
     built = build_set(
         spec, tokenizer_dir=model_dir, sets_dir=tmp_path / "sets", index_dir=index_dir
@@ -44,7 +45,7 @@ def test_the_prediction_is_what_a_build_gives(
 def test_available_counts_the_whole_pool(model_dir: Path, index_dir: Path) -> None:
     part = Slice(name="rust", weight=1, facets={Facet.PROGRAMMING_LANGUAGE: ("Rust",)})
     spec = SetSpec(name="t", slices=(part,), token_budget=2000)
-    index = open_index(spec.packs, model_dir, index_dir)
+    index = open_index(rows_files(spec.sources), model_dir, index_dir)
     pool = index.pool(spec)
     shown = totals(spec, index)
     assert shown.available_rows == len(pool)
@@ -63,7 +64,7 @@ def test_what_cannot_be_built_says_why(model_dir: Path, index_dir: Path) -> None
     pony = Slice(name="pony", weight=1, facets={Facet.PROGRAMMING_LANGUAGE: ("Pony",)})
     rest = Slice(name="rest", weight=1)
     spec = SetSpec(name="t", slices=(pony, rest), token_budget=10**9)
-    shown = totals(spec, open_index(spec.packs, model_dir, index_dir))
+    shown = totals(spec, open_index(rows_files(spec.sources), model_dir, index_dir))
     assert len(shown.refusals) == 2
     assert "Slice 'pony' matches no row" in shown.refusals[0]
     assert "1,000,000,000 tokens is more than" in shown.refusals[1]
@@ -97,7 +98,7 @@ def large_index(rows: int) -> CorpusIndex:
         row_ids=np.array(row_ids),
         hashes=row_hashes(row_ids),
         tokens=np.array([chance.randint(20, 900) for _ in row_ids]),
-        packs=FacetColumn.of(["permissive"] * rows),
+        sources=FacetColumn.of(["permissive"] * rows),
         splits=FacetColumn.of(["calibration"] * rows),
         facets={facet: FacetColumn.of(values) for facet, values in columns.items()},
     )
