@@ -63,6 +63,13 @@ def write_whole(place: Path, write: Callable[[BinaryIO], object]) -> None:
         write(stream)
 
 
+def reserve(file: BinaryIO, size: int, where: Path) -> None:
+    """Give a file its size on the disk of ``where`` now: a mapped file that finds no room later
+    ends the process. Raises DiskFull."""
+    with disk_full_is_a_sentence(where):
+        os.posix_fallocate(file.fileno(), 0, size)
+
+
 def write_text(place: Path, text: str) -> None:
     """:func:`write_whole` of a text in UTF-8."""
     write_whole(place, lambda stream: stream.write(text.encode("utf-8")))

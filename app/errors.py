@@ -59,6 +59,10 @@ class OutOfMemory(CalibrantError):
     exit_code = 2
 
 
+class NotFinite(Refused):
+    """A model that gives NaN or infinity where numbers are needed."""
+
+
 class ResumeRefused(Refused):
     """Finished layers that were made of something else, or are damaged."""
 

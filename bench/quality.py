@@ -32,10 +32,11 @@ from app.calibration.starter import software_engineer
 from app.recipes.schema import PRESETS
 from app.settings import Settings
 from workers.engine.calibration_rows import CalibrationRows, read_rows
-from workers.engine.evaluation import Observed, compare, observe
+from workers.engine.evaluation import compare
 from workers.engine.forward import pack_for
 from workers.engine.loading import limits_of, linearize, load_tokenizer
 from workers.engine.mappings import TreeMapping
+from workers.engine.observation import Observed, observe
 from workers.engine.quantization import Plan, plan_of, quantize
 from workers.engine.steps import load_for_computing, stored_dtypes
 

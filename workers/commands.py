@@ -40,6 +40,7 @@ from app.recipes.schema import DEFAULT_PRESET, Recipe
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+    from app.quality.evaluated_rows import EvaluatedRows
     from workers.engine.calibration_rows import CalibrationRows
 
 app = typer.Typer(help="Quantize and check models on this machine.", no_args_is_help=True)
@@ -161,27 +162,27 @@ def evaluate(
     checkpoint: Annotated[Path, typer.Option(help="The quantized checkpoint's directory.")],
     set_: Rows,
     seed: Annotated[int, typer.Option(help="Seed of the bootstrap.")] = 0,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Keep evaluation.json and the rows in this directory, to compare."),
+    ] = None,
     threads: Threads = None,
     json: Json = False,
 ) -> None:
     """Measure how far a checkpoint is from its original on held-out rows."""
     with _refusals():
-        from workers.engine.device import release_memory, set_threads
-        from workers.engine.evaluation import compare, observe
-        from workers.engine.forward import pack_for
-        from workers.engine.loading import load_checkpoint
+        from app.artifacts import write_model, write_whole
+        from app.quality.divergence import evaluation_of
+        from app.quality.evaluated_rows import FILE
+        from workers.engine.device import set_threads
 
         set_threads(threads)
-        model, rows = _model_and_rows(base, set_)
-        batches = pack_for(model, rows.rows)
-        with _bar("Original") as advance:
-            original = observe(model, batches, advance)
-        kind = (model.dtype, model.device)
-        del model
-        release_memory()
-        with _bar("Quantized") as advance:
-            quantized = observe(load_checkpoint(checkpoint, *kind), batches, advance)
-        found = compare(original, quantized, rows, seed)
+        kept = _evaluated(base, checkpoint, set_)
+        found = evaluation_of(kept, seed)
+        if out is not None:
+            out.mkdir(parents=True, exist_ok=True)
+            write_whole(out / FILE, kept.save)
+            write_model(out / "evaluation.json", found)
     if json:
         say(found.model_dump(mode="json"))
         return
@@ -281,6 +282,27 @@ def _model_and_rows(directory: Path, rows: Path) -> tuple[PreTrainedModel, Calib
     tokenizer = load_tokenizer(directory)
     model = load_for_computing(directory)
     return model, read_rows(rows, tokenizer, limits_of(model))
+
+
+def _evaluated(base: Path, checkpoint: Path, set_: Path) -> EvaluatedRows:
+    """A checkpoint against its original, row by row; one of them in memory at a time."""
+    from workers.engine.device import release_memory
+    from workers.engine.evaluation import measure
+    from workers.engine.forward import pack_for
+    from workers.engine.loading import load_checkpoint
+    from workers.engine.observation import observe
+
+    model, rows = _model_and_rows(base, set_)
+    batches, ids = pack_for(model, rows.rows), [row.row_id for row in rows.rows]
+    with _bar("Original") as advance:
+        original = observe(model, batches, advance, what="The original model", row_ids=ids)
+    kind = (model.dtype, model.device)
+    del model
+    release_memory()
+    with _bar("Quantized") as advance:
+        loaded = load_checkpoint(checkpoint, *kind)
+        quantized = observe(loaded, batches, advance, what="The checkpoint", row_ids=ids)
+    return measure(original, quantized, rows)
 
 
 @contextmanager

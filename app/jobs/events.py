@@ -66,7 +66,7 @@ class MappingSearched(_Event):
 
 class LayerQuantized(_Event):
     """The error of one decoder layer: of its weights, over all that are quantized, and of its
-    output on the first calibration batches (None where nothing reads it)."""
+    output on the first calibration and held-out batches (None where it was not measured)."""
 
     type: Literal["layer"] = "layer"
     step: Step = Step.QUANTIZE
@@ -75,6 +75,8 @@ class LayerQuantized(_Event):
     sqnr_db: float
     output_relative_mse: float | None = None
     output_sqnr_db: float | None = None
+    held_out_relative_mse: float | None = None
+    held_out_sqnr_db: float | None = None
     seconds: float
 
 

@@ -62,47 +62,61 @@ class JobSpec(BaseModel):
 class LayerReport(BaseModel):
     """Weight error of one decoder layer: mean squared error over mean square of the original
     weights, and the same as a signal to quantization noise ratio in dB. ``output_…`` is the same
-    of the layer's output on the first calibration batches, its input being exact; None where
-    nothing reads that output."""
+    of the layer's output on the first calibration batches, its input being exact, and
+    ``held_out_…`` on the first held-out batches; None where it was not measured."""
 
     layer: int
     relative_mse: float
     sqnr_db: float
     output_relative_mse: float | None = None
     output_sqnr_db: float | None = None
+    held_out_relative_mse: float | None = None
+    held_out_sqnr_db: float | None = None
 
 
 class ModuleReport(BaseModel):
     """The weight error of one quantized weight, by its module's name after linearization
-    (``model.layers.3.mlp.experts.7.up_proj``). ``modules.json`` of a job is a list of these."""
+    (``model.layers.3.mlp.experts.7.up_proj``). ``modules.json`` of a job is a list of these.
+
+    ``rows`` and ``columns`` are its shape, ``signal`` the sum of squares of the weights before they
+    were rounded, so that errors add up over modules; None in results of before they were kept."""
 
     layer: int
     relative_mse: float
     sqnr_db: float
     module: str
+    rows: int | None = None
+    columns: int | None = None
+    signal: float | None = None
 
 
 class SliceDivergence(BaseModel):
     """KL divergence (nats per token, mean over tokens of the slice) with a 95 % bootstrap
-    interval over rows."""
+    interval over rows. ``tokens`` are those predicted, ``router_same`` is the share of them, over
+    all layers, whose experts stayed the same; None where it was not measured."""
 
     facet: str
     value: str
     rows: int
+    tokens: int | None = None
     kl_mean: float
     kl_low: float
     kl_high: float
+    router_same: float | None = None
 
 
 class RouterAgreement(BaseModel):
-    """Share of tokens whose top-k set of experts is the same before and after, in one layer."""
+    """Share of tokens whose top-k set of experts is the same before and after, in one layer, and
+    the mean KL of the router's probabilities (nats; None where its router gives no logits)."""
 
     layer: int
     share: float
+    kl: float | None = None
 
 
 class Evaluation(BaseModel):
-    """The quantized model against the original on held-out rows (``calibrant evaluate``)."""
+    """The quantized model against the original on held-out rows (``calibrant evaluate``).
+    ``same_top`` is the share of tokens for which both find the same next token likeliest."""
 
     rows: int
     tokens: int
@@ -111,6 +125,7 @@ class Evaluation(BaseModel):
     kl_high: float
     perplexity_base: float
     perplexity: float
+    same_top: float | None = None
     slices: list[SliceDivergence]
     router_same: list[RouterAgreement]
 

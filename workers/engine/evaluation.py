@@ -1,118 +1,65 @@
 """How far the quantized model is from the original, on rows that calibration did not see.
 
 KL(original ‖ quantized) of the next-token distributions, in nats, from float32 log-softmax summed
-in float64. Each token that has a next token in its row counts once; figures over rows are sums
-over sums, so a long row weighs as much as its tokens. Intervals are 95 % percentile intervals of a
-seeded bootstrap over rows (Efron and Tibshirani 1993, chapter 13).
+in float64. Each token that has a next token in its row counts once. What is measured is summed by
+row and kept (``app.quality.evaluated_rows``); the figures are made of that
+(``app.quality.divergence``).
 """
 
 from __future__ import annotations
 
-import copy
-import math
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import cast
 
 import numpy as np
 import torch
 from torch import nn
-from transformers import PreTrainedModel
 
-from app.errors import CompositionRefused
-from app.facets import Facet
-from app.jobs.spec import Evaluation, RouterAgreement, SliceDivergence
-from workers.engine.architecture import MoeLayer, moe_layers
+from app.errors import CompositionRefused, NotFinite
+from app.jobs.spec import Evaluation
+from app.quality.divergence import evaluation_of
+from app.quality.evaluated_rows import EvaluatedRows
 from workers.engine.batches import PackedBatch
-from workers.engine.calibration_rows import CalibrationRows
-from workers.engine.device import compute_device
-from workers.engine.forward import Progress, last_hidden
-from workers.engine.routing import routed_tokens
+from workers.engine.calibration_rows import FACET_COLUMNS, CalibrationRows
+from workers.engine.observation import Observed
 
-RESAMPLES = 1000
-SMALLEST_SLICE = 2
 LOGITS_A_CHUNK = 256
+ROUTED_A_CHUNK = 4096
 
 
-@dataclass
-class RowSums:
-    """Sums over the tokens of each row, float64 [rows]: KL, negative log-likelihood under the
-    original and under the quantized model, and the number of tokens."""
-
-    kl: np.ndarray
-    loss_base: np.ndarray
-    loss: np.ndarray
-    tokens: np.ndarray
-
-    @classmethod
-    def empty(cls, rows: int) -> RowSums:
-        """Nothing measured yet."""
-        return cls(*(np.zeros(rows) for _ in range(4)))
-
-
-@dataclass(frozen=True)
-class Observed:
-    """What a model makes of some rows: for each batch the last hidden states [tokens, hidden] and
-    each mixture's top-k sets int16 [tokens, top-k], sorted, both kept in RAM; and the head that
-    makes logits of hidden states."""
-
-    batches: Sequence[PackedBatch]
-    layers: list[MoeLayer]
-    hidden: list[torch.Tensor]
-    chosen: list[dict[int, torch.Tensor]]
-    head: nn.Module
-
-
-@torch.no_grad()
-def observe(
-    model: PreTrainedModel, batches: Sequence[PackedBatch], progress: Progress | None = None
-) -> Observed:
-    """Run the rows through a model once. Two observations are enough to compare two models, so
-    only one of them is ever in memory."""
-    layers = moe_layers(model)
-    chosen: list[dict[int, torch.Tensor]] = [{} for _ in batches]
-    numbers = {id(batch): number for number, batch in enumerate(batches)}
-    at = 0
-
-    def before(batch: PackedBatch) -> None:
-        nonlocal at
-        at = numbers[id(batch)]
-
-    def receive(position: int, indices: torch.Tensor, _: torch.Tensor) -> None:
-        chosen[at][position] = indices.sort(dim=-1).values.to("cpu", torch.int16)
-
-    with routed_tokens(model, layers, receive):
-        hidden = [found.cpu() for found in last_hidden(model, batches, before, progress)]
-    return Observed(batches, layers, hidden, chosen, _head_of(model))
-
-
-def _head_of(model: PreTrainedModel) -> nn.Module:
-    """The output embeddings, where logits are computed."""
-    head: nn.Module = model.get_output_embeddings()  # type: ignore[no-untyped-call]
-    device = compute_device()
-    return head if model.device.type == device.type else copy.deepcopy(head).to(device)
-
-
-@torch.no_grad()
 def compare(
     original: Observed, quantized: Observed, rows: CalibrationRows, seed: int = 0
 ) -> Evaluation:
-    """Compare what two models made of the same batches of the rows.
+    """The figures of :func:`measure`, when the rows are not kept."""
+    return evaluation_of(measure(original, quantized, rows), seed)
 
-    Raises CompositionRefused when no row has two tokens.
+
+@torch.no_grad()
+def measure(original: Observed, quantized: Observed, rows: CalibrationRows) -> EvaluatedRows:
+    """Compare what two models made of the same batches of the rows, row by row.
+
+    Raises CompositionRefused when no row has two tokens, NotFinite for logits that are NaN or
+    infinite.
     """
-    sums = RowSums.empty(len(rows.rows))
-    for batch, exact, found in zip(
-        original.batches, original.hidden, quantized.hidden, strict=True
-    ):
-        _add_batch(sums, batch, (original.head, exact), (quantized.head, found))
+    sums = EvaluatedRows.empty(
+        rows.id,
+        [row.row_id for row in rows.rows],
+        {name: [row.facets.get(name, "") for row in rows.rows] for name in FACET_COLUMNS},
+        [layer.index for layer in original.layers],
+    )
+    start = 0
+    pairs = zip(original.batches, original.hidden, quantized.hidden, strict=True)
+    for number, (batch, exact, found) in enumerate(pairs):
+        _add_predictions(sums, batch, (original.head, exact), (quantized.head, found))
+        tokens = slice(start, start + len(batch.row_of_token))
+        _add_routing(sums, batch, number, tokens, original, quantized)
+        start = tokens.stop
     if not sums.tokens.any():
         raise CompositionRefused("No held-out row has two tokens, so nothing can be predicted.")
-    return _evaluation(sums, rows, _agreement(original, quantized), seed)
+    return sums
 
 
-def _add_batch(
-    sums: RowSums,
+def _add_predictions(
+    sums: EvaluatedRows,
     batch: PackedBatch,
     original: tuple[nn.Module, torch.Tensor],
     quantized: tuple[nn.Module, torch.Tensor],
@@ -128,13 +75,29 @@ def _add_batch(
         following = batch.input_ids[0, chunk + 1].to(log_p.device)[:, None]
         kl = (log_p.exp() * (log_p - log_q)).sum(dim=-1)
         rows = batch.row_of_token[chunk].numpy()
+        _require_finite(sums, rows, kl, log_p)
+        np.add.at(sums.tokens, rows, 1)
         for total, values in (
-            (sums.kl, kl),
-            (sums.loss_base, -log_p.gather(1, following)[:, 0]),
-            (sums.loss, -log_q.gather(1, following)[:, 0]),
-            (sums.tokens, torch.ones_like(kl)),
+            (sums.kl, kl.double()),
+            (sums.loss_base, -log_p.gather(1, following)[:, 0].double()),
+            (sums.loss, -log_q.gather(1, following)[:, 0].double()),
+            (sums.same_top, (log_p.argmax(dim=-1) == log_q.argmax(dim=-1)).long()),
         ):
-            np.add.at(total, rows, values.double().cpu().numpy())
+            np.add.at(total, rows, values.cpu().numpy())
+
+
+def _require_finite(
+    sums: EvaluatedRows, rows: np.ndarray, kl: torch.Tensor, log_p: torch.Tensor
+) -> None:
+    wrong = ~kl.isfinite()
+    if not bool(wrong.any()):
+        return
+    token = int(wrong.int().argmax())
+    whose = "quantized" if bool(log_p[token].isfinite().all()) else "original"
+    raise NotFinite(
+        f"The logits of the {whose} model are NaN or infinite in held-out row "
+        f"{sums.row_ids[rows[token]]}: its layers' outputs are finite, so it is the output head."
+    )
 
 
 def _log_probabilities(
@@ -144,69 +107,31 @@ def _log_probabilities(
     return torch.log_softmax(head(hidden[positions].to(weight.device)).float(), dim=-1)
 
 
-def _agreement(original: Observed, quantized: Observed) -> list[RouterAgreement]:
-    """The share of tokens with the same top-k set in both models, layer by layer."""
-    same, total = [0] * len(original.layers), [0] * len(original.layers)
-    for exact, found in zip(original.chosen, quantized.chosen, strict=True):
-        for position, sets in exact.items():
-            same[position] += int((sets == found[position]).all(dim=-1).sum())
-            total[position] += len(sets)
-    return [
-        RouterAgreement(layer=layer.index, share=same[at] / total[at])
-        for at, layer in enumerate(original.layers)
-    ]
-
-
-def _evaluation(
-    sums: RowSums, rows: CalibrationRows, agreement: list[RouterAgreement], seed: int
-) -> Evaluation:
-    tokens = sums.tokens.sum()
-    everything = np.arange(len(sums.tokens))
-    mean, low, high = mean_with_interval(sums, everything, seed)
-    return Evaluation(
-        rows=int((sums.tokens > 0).sum()),
-        tokens=int(tokens),
-        kl_mean=mean,
-        kl_low=low,
-        kl_high=high,
-        perplexity_base=math.exp(min(sums.loss_base.sum() / tokens, 700)),
-        perplexity=math.exp(min(sums.loss.sum() / tokens, 700)),
-        slices=_slices(sums, rows, seed),
-        router_same=agreement,
-    )
-
-
-def _slices(sums: RowSums, rows: CalibrationRows, seed: int) -> list[SliceDivergence]:
-    found = []
-    for facet in Facet:
-        members: dict[str, list[int]] = {}
-        for at, row in enumerate(rows.rows):
-            if row.facets.get(facet.value) and sums.tokens[at]:
-                members.setdefault(row.facets[facet.value], []).append(at)
-        for value, indices in sorted(members.items()):
-            if len(indices) >= SMALLEST_SLICE:
-                mean, low, high = mean_with_interval(sums, np.asarray(indices), seed)
-                found.append(
-                    SliceDivergence(
-                        facet=facet.value,
-                        value=value,
-                        rows=len(indices),
-                        kl_mean=mean,
-                        kl_low=low,
-                        kl_high=high,
-                    )
-                )
-    return found
-
-
-def mean_with_interval(
-    sums: RowSums, indices: Sequence[int] | np.ndarray, seed: int
-) -> tuple[float, float, float]:
-    """Mean KL a token over the rows ``indices``, and its 95 % bootstrap interval over rows."""
-    indices = np.asarray(indices)
-    indices = indices[sums.tokens[indices] > 0]
-    kl, tokens = sums.kl[indices], sums.tokens[indices]
-    draws = np.random.default_rng(seed).integers(len(indices), size=(RESAMPLES, len(indices)))
-    means = kl[draws].sum(axis=1) / tokens[draws].sum(axis=1)
-    low, high = np.quantile(means, (0.025, 0.975))
-    return float(kl.sum() / tokens.sum()), float(low), float(high)
+def _add_routing(
+    sums: EvaluatedRows,
+    batch: PackedBatch,
+    number: int,
+    tokens: slice,
+    original: Observed,
+    quantized: Observed,
+) -> None:
+    """Add, for each mixture, the tokens whose top-k set is the same in both models, and the KL of
+    the routers' probabilities."""
+    rows = batch.row_of_token.numpy()
+    np.add.at(sums.routed, rows, 1)
+    for position, sets in original.chosen[number].items():
+        same = (sets == quantized.chosen[number][position]).all(dim=-1).numpy()
+        np.add.at(sums.router_same[:, position], rows, same)
+        if position not in original.router.seen:
+            sums.router_kl[:, position] = np.nan
+            continue
+        for first in range(tokens.start, tokens.stop, ROUTED_A_CHUNK):
+            part = slice(first, min(first + ROUTED_A_CHUNK, tokens.stop))
+            log_p = original.router.log_probabilities(position, part)
+            log_q = quantized.router.log_probabilities(position, part)
+            kl = (log_p.exp() * (log_p - log_q)).sum(dim=-1).double().cpu().numpy()
+            np.add.at(
+                sums.router_kl[:, position],
+                rows[part.start - tokens.start : part.stop - tokens.start],
+                kl,
+            )

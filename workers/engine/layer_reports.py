@@ -79,7 +79,15 @@ class LayerReporter(Modifier):
         signal = float(exact.square().sum())
         index = layer_index(name)
         layer = -1 if index is None else index
-        report = ModuleReport(layer=layer, module=name, **error_figures(noise, signal))
+        rows, columns = weight.shape
+        report = ModuleReport(
+            layer=layer,
+            module=name,
+            rows=rows,
+            columns=columns,
+            signal=signal,
+            **error_figures(noise, signal),
+        )
         self._done.modules.append(report)
         noise_before, signal_before = self._done.energies.get(layer, (0.0, 0.0))
         self._done.energies[layer] = (noise_before + noise, signal_before + signal)

@@ -3,8 +3,8 @@
 The model is cut into subgraphs by llmcompressor's own tracing, one a decoder layer. Each is run
 twice: once for the modifiers' hooks, once to carry its outputs on. What this pipeline does
 besides: it keeps a record of every finished stretch, restores the records an earlier run left and
-only carries their outputs on; it measures the error of each layer's output; it stops after the
-last layer that has something to quantize; and it says how far it is.
+only carries their outputs on; it measures the error of each layer's output, on held-out rows too;
+it stops after the last layer that has something to quantize; and it says how far it is.
 
 Registered as ``calibrant``; what a run needs is given by ``layerwise``.
 """
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,14 +25,15 @@ from torch import nn
 from app.jobs.events import Emit, Event, LayerQuantized, Progress
 from app.jobs.spec import LayerReport, ModuleReport
 from app.jobs.states import Step
-from workers.engine.architecture import layer_index
+from workers.engine.architecture import layer_index, layer_name_of
+from workers.engine.batches import PackedBatch, loader_of
 from workers.engine.experts_forward import every_expert, natural_routing
 from workers.engine.layer_reports import LayerReporter, error_figures
 from workers.engine.layer_store import LayerRecord, LayerStore
 from workers.engine.library_output import hush
 from workers.engine.memory import memory_now
 from workers.engine.smoothing import ScaleLog
-from workers.engine.subgraphs import Stretch, brought_over, cut
+from workers.engine.subgraphs import Stretch, alongside, brought_over, cut
 
 hush()
 
@@ -49,7 +50,9 @@ TELL_SECONDS = 1.0
 class Layerwise:
     """One run of the pipeline. ``scales`` are those the smoothing applies; ``every_token`` carries
     outputs on with every expert run on every token, as stock does: bit for bit the same.
-    ``tell`` receives the events; ``finished`` is how many records ``store`` has at the start."""
+    ``tell`` receives the events; ``finished`` is how many records ``store`` has at the start.
+    The first of ``held_out`` are carried along, unseen by the modifiers, for the error of each
+    layer's output on rows it was not calibrated on."""
 
     store: LayerStore
     reporter: LayerReporter
@@ -58,6 +61,7 @@ class Layerwise:
     every_token: bool
     layers: int
     finished: int = 0
+    held_out: Sequence[PackedBatch] = ()
     reports: list[LayerReport] = field(default_factory=list)
     modules: list[ModuleReport] = field(default_factory=list)
     _events: list[Event] = field(default_factory=list)
@@ -80,13 +84,13 @@ class Layerwise:
         self.modules.extend(record.modules)
         self._since = time.perf_counter()
 
-    def close(self, number: int, output: dict[str, float] | None) -> None:
-        """Record the stretch that was just calibrated."""
+    def close(self, number: int, output: dict[str, float]) -> None:
+        """Record the stretch that was just calibrated, and the error of its ``output``."""
         done = self.reporter.take()
         now = time.perf_counter()
         seconds, self._since = now - self._since, now
         for layer, energies in sorted(done.energies.items()):
-            report = LayerReport(layer=layer, **error_figures(*energies), **(output or {}))
+            report = LayerReport(layer=layer, **error_figures(*energies), **output)
             self.reports.append(report)
             self.note(LayerQuantized(**report.model_dump(), seconds=seconds))
             self._computed.append(seconds)
@@ -146,6 +150,7 @@ class LayerwisePipeline(CalibrationPipeline):
         run = _run.get()
         with brought_over(model), cut(model, dataloader, dataset_args) as stretches:
             stretches = _with_work(stretches)
+            beside = alongside(stretches, loader_of(run.held_out[:OUTPUT_BATCHES]))
             LifecycleCallbacks.calibration_start()
             session = active_session()
             session.state.loss_masks, session.state.sequential_prefetch = None, False
@@ -155,9 +160,10 @@ class LayerwisePipeline(CalibrationPipeline):
                         if number < run.finished:
                             run.restore(number, model)
                         else:
-                            _calibrate(run, number, stretch)
+                            _calibrate(run, number, stretch, beside[number])
                         if number < len(stretches) - 1:
                             _carry_on(run, stretch)
+                            _carry_on(run, beside[number])
         LifecycleCallbacks.calibration_end()
 
 
@@ -169,21 +175,28 @@ def _with_work(stretches: list[Stretch]) -> list[Stretch]:
     return stretches[: len(has_work) - has_work[::-1].index(True)]
 
 
-def _calibrate(run: Layerwise, number: int, stretch: Stretch) -> None:
+def _calibrate(run: Layerwise, number: int, stretch: Stretch, held_out: Stretch) -> None:
     session = active_session()
-    layer = _layer_of(run, stretch.modules)
+    name = _layer_of(run, stretch.modules)
+    layer = layer_index(name) if name is not None else None
     for batch, inputs in stretch.inputs():
         session.state.current_batch_idx = batch
         stretch.forward(inputs)
         if layer is not None:
             run.progress(layer, batch + 1, stretch.batches, at_once=batch + 1 == stretch.batches)
     LifecycleCallbacks.sequential_epoch_end(stretch.modules)
-    run.close(number, _output_error(stretch) if layer is not None else None)
+    errors: dict[str, float] = {}
+    if name is not None:
+        module = stretch.model.get_submodule(name)
+        errors |= _output_error(stretch, module, "output")
+        errors |= _output_error(held_out, module, "held_out")
+    run.close(number, errors)
 
 
-def _layer_of(run: Layerwise, modules: Iterable[nn.Module]) -> int | None:
+def _layer_of(run: Layerwise, modules: Iterable[nn.Module]) -> str | None:
+    """The name of the decoder layer that has quantized modules among these."""
     named = (run.reporter.names.get(module) for module in modules)
-    return next((layer_index(name) for name in named if name is not None), None)
+    return next((layer_name_of(name) for name in named if name is not None), None)
 
 
 def _carry_on(run: Layerwise, stretch: Stretch) -> None:
@@ -193,26 +206,39 @@ def _carry_on(run: Layerwise, stretch: Stretch) -> None:
             stretch.carry(batch, stretch.forward(inputs))
 
 
-def _output_error(stretch: Stretch) -> dict[str, float] | None:
-    """The error of the stretch's outputs on its first batches, weights rounded against weights
-    as they are, from the same inputs. None when no output depends on the weights."""
+def _output_error(stretch: Stretch, layer: nn.Module, kind: str) -> dict[str, float]:
+    """The error of the decoder layer's outputs on the stretch's first batches, weights rounded
+    against weights as they are, from the same inputs, as figures called ``kind``; empty without a
+    batch."""
     quantized = [each for each in stretch.modules if hasattr(each, "quantization_scheme")]
     noise = signal = 0.0
-    with HooksMixin.disable_hooks(), natural_routing():
+    with HooksMixin.disable_hooks(), natural_routing(), _outputs_of(layer) as outputs:
         for _, inputs in stretch.inputs(OUTPUT_BATCHES):
-            exact = stretch.forward(inputs)
+            outputs.clear()
+            stretch.forward(inputs)
             with _quantizing(quantized):
-                rounded = stretch.forward(inputs)
-            for name, value in exact.items():
-                if not isinstance(value, torch.Tensor) or not value.is_floating_point():
-                    continue
-                if value.is_meta or torch.equal(value, rounded[name]):
-                    continue
-                noise += float((rounded[name] - value).double().square().sum())
-                signal += float(value.double().square().sum())
+                stretch.forward(inputs)
+            exact, rounded = outputs
+            noise += float((rounded - exact).double().square().sum())
+            signal += float(exact.double().square().sum())
     if signal == 0:
-        return None
-    return {f"output_{key}": figure for key, figure in error_figures(noise, signal).items()}
+        return {}
+    return {f"{kind}_{key}": figure for key, figure in error_figures(noise, signal).items()}
+
+
+@contextlib.contextmanager
+def _outputs_of(layer: nn.Module) -> Iterator[list[torch.Tensor]]:
+    """The outputs of a decoder layer, as they come."""
+    found: list[torch.Tensor] = []
+
+    def take(_: nn.Module, __: Any, output: Any) -> None:
+        found.append(output[0] if isinstance(output, tuple) else output)
+
+    handle = layer.register_forward_hook(take)
+    try:
+        yield found
+    finally:
+        handle.remove()
 
 
 @contextlib.contextmanager

@@ -100,12 +100,14 @@ def quantize(
     store: LayerStore | None = None,
     finished: int = 0,
     blocks: Fp8Blocks | None = None,
+    held_out: Sequence[PackedBatch] = (),
 ) -> Quantized:
     """Quantize a linearized model in place.
 
     ``dtypes`` gives the checkpoint's dtype of every quantized module's weight and of every
     smoothed tensor's module, ``blocks`` what float8 means there. ``store`` keeps each finished
-    layer, and has ``finished`` of them already. Afterwards the model's weights are those a reader
+    layer, and has ``finished`` of them already. The error of each layer's output is measured on the
+    first of ``held_out`` too. Afterwards the model's weights are those a reader
     of the checkpoint gets, and its forward is plain.
     """
     store = store or LayerStore(None, plan.scheme)
@@ -120,6 +122,7 @@ def quantize(
         every_token=carries_every_token(plan.recipe),
         layers=len({layer_index(name) for name in plan.modules}),
         finished=finished,
+        held_out=held_out,
     )
     smoothing = smoothing_modifiers(plan, runs, run.note, run.scales)
     stock = plan.recipe.search == "stock"

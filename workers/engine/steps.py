@@ -16,17 +16,19 @@ import torch
 from pydantic import BaseModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from app.artifacts import write_model, write_text
+from app.artifacts import write_model, write_text, write_whole
 from app.calibration.spec import SetSpec
 from app.errors import CalibrantError, OutOfMemory, RecipeRefused
 from app.jobs.events import Emit, Notice, Progress
 from app.jobs.spec import JobResult, JobSpec
 from app.jobs.states import Step
+from app.quality.divergence import evaluation_of
+from app.quality.evaluated_rows import FILE as ROWS_FILE
 from app.recipes.schema import Recipe
 from workers.engine.calibration_rows import CalibrationRows, ModelLimits, read_rows
 from workers.engine.checkpoint_names import checkpoint_names
 from workers.engine.device import compute_device, compute_dtype, release_memory
-from workers.engine.evaluation import Observed, compare, observe
+from workers.engine.evaluation import measure
 from workers.engine.export import export, refuse_taken_destination
 from workers.engine.forward import pack_for
 from workers.engine.fp8_blocks import FP8, blocks_of
@@ -39,6 +41,7 @@ from workers.engine.loading import (
     read_config,
     refuse_not_finite,
 )
+from workers.engine.observation import Observed, observe
 from workers.engine.preflight import meta_model, preflight, refuse_too_large, refuse_unfit
 from workers.engine.quantization import (
     Plan,
@@ -150,7 +153,14 @@ def profile(run: Run) -> Figures:
     routing = count_routing(model, batches, len(rows.rows), lambda done, _: told(done, total))
     if run.held_out is not None:
         done_before = len(batches)
-        run.original = observe(model, held_out, lambda done, _: told(done_before + done, total))
+        run.original = observe(
+            model,
+            held_out,
+            lambda done, _: told(done_before + done, total),
+            what="The original model",
+            row_ids=[row.row_id for row in run.held_out.rows],
+            scratch=run.spec.directory,
+        )
     write_coverage(run.spec.directory / "coverage.npz", routing, rows)
     run.result.experts_reached = routing.experts_reached
     run.result.experts_total = routing.experts_total
@@ -186,16 +196,25 @@ def quantize_step(run: Run) -> Figures:
 
 
 def evaluate_step(run: Run) -> Figures:
-    """Compare with the original on held-out rows; ``evaluation.json``. Without held-out rows
-    nothing is measured, and the result says so."""
+    """Compare with the original on held-out rows; ``evaluation.json``, and ``evaluation.npz`` with
+    the rows. Without held-out rows nothing is measured, and the result says so."""
     if run.held_out is None:
         run.notice("There are no held-out rows, so the error was not measured.", Step.EVALUATE)
         return {}
     original = _needed(run.original)
     progress = run.progress(Step.EVALUATE, "batches")
-    quantized = observe(_needed(run.model), original.batches, progress)
-    found = compare(original, quantized, run.held_out, run.spec.seed)
+    quantized = observe(
+        _needed(run.model),
+        original.batches,
+        progress,
+        what="The quantized model",
+        row_ids=[row.row_id for row in run.held_out.rows],
+        scratch=run.spec.directory,
+    )
+    rows = measure(original, quantized, run.held_out)
+    found = evaluation_of(rows, run.spec.seed)
     run.result.evaluation = found
+    write_whole(run.spec.directory / ROWS_FILE, rows.save)
     write_model(run.spec.directory / "evaluation.json", found)
     return {
         "kl_mean": found.kl_mean,
@@ -287,7 +306,18 @@ def _quantized(run: Run, rows: CalibrationRows, recipe: Recipe, tokens: int) -> 
     dtypes = stored_dtypes(model, plan, spec.model)
     tokenizer = load_tokenizer(spec.model)
     blocks = blocks_of(read_config(spec.model))
-    return quantize(model, tokenizer, plan, batches, dtypes, run.emit, store, finished, blocks)
+    return quantize(
+        model,
+        tokenizer,
+        plan,
+        batches,
+        dtypes,
+        run.emit,
+        store,
+        finished,
+        blocks,
+        run.original.batches if run.original else (),
+    )
 
 
 STEP_FUNCTIONS: dict[Step, Callable[[Run], Figures]] = {

@@ -134,3 +134,13 @@ def cut(
             Stretch(model, each, activations, len(dataloader), each is subgraphs[-1])
             for each in subgraphs
         ]
+
+
+def alongside(stretches: list[Stretch], dataloader: Any) -> list[Stretch]:
+    """The same subgraphs for other batches, with an activation cache of their own."""
+    offload = torch.device(DatasetArguments().sequential_offload_device)
+    activations = IntermediatesCache.from_dataloader(dataloader, get_main_device(), offload)
+    return [
+        Stretch(each.model, each.subgraph, activations, len(dataloader), each.last)
+        for each in stretches
+    ]
