@@ -29,24 +29,30 @@ class Profile:
     ``counts`` [rows, layers, experts] are tokens, ``mass`` the sum of the router's weights for
     them. ``layers`` are decoder layer indices, ``tokens`` the length of each row, ``top_k`` the
     experts a token is routed to. ``facets`` has a value a row by column, "" where it has none.
+    ``activations`` [rows, hidden] is the mean of each row's last hidden states, ``model`` the
+    fingerprint of the model that routed; None and "" in profiles that were taken without them.
     """
 
-    counts: NDArray[np.uint32]
+    counts: NDArray[np.unsignedinteger[Any]]
     mass: NDArray[np.float32]
     layers: NDArray[np.int64]
     row_ids: NDArray[np.str_]
     tokens: NDArray[np.int64]
     top_k: int
     facets: Mapping[str, NDArray[np.str_]]
+    activations: NDArray[np.float32] | None = None
+    model: str = ""
 
     def __post_init__(self) -> None:
         rows = len(self.row_ids)
         per_row = [self.tokens, *self.facets.values()]
+        vectors = [] if self.activations is None else [self.activations]
         fits = (
             self.counts.ndim == 3
             and self.counts.shape == self.mass.shape
             and self.counts.shape[:2] == (rows, len(self.layers))
             and all(array.shape == (rows,) for array in per_row)
+            and all(array.ndim == 2 and len(array) == rows for array in vectors)
         )
         if not fits:
             raise ProfileRefused(
@@ -73,6 +79,18 @@ class Profile:
     def layer_mass(self) -> NDArray[np.float64]:
         """Router weight that went to each expert over all rows, [layers, experts]."""
         return cast("NDArray[np.float64]", self.mass.sum(axis=0, dtype=np.float64))
+
+    @property
+    def vectors(self) -> NDArray[np.float32]:
+        """Where each row lies: the mean of its tokens' last hidden states, [rows, hidden], or,
+        where the profile was taken without them, its router weight, [rows, layers × experts]."""
+        if self.activations is not None:
+            return self.activations
+        return self.mass.reshape(len(self.mass), -1)
+
+    def fed_by(self, rows: NDArray[np.intp]) -> NDArray[np.int64]:
+        """Tokens routed to each expert by some rows, [layers, experts]."""
+        return cast("NDArray[np.int64]", self.counts[rows].sum(axis=0, dtype=np.int64))
 
     def column(self, name: str) -> NDArray[np.str_]:
         """The value of each row in one facet column. Raises ProfileRefused."""
@@ -112,6 +130,8 @@ class Profile:
             tokens=self.tokens[keep],
             top_k=self.top_k,
             facets={name: column[keep] for name, column in self.facets.items()},
+            activations=None if self.activations is None else self.activations[keep],
+            model=self.model,
         )
 
     @classmethod
@@ -125,13 +145,15 @@ class Profile:
         try:
             with np.load(file, allow_pickle=False) as arrays:
                 return cls(
-                    counts=arrays["counts"].astype(np.uint32, copy=False),
+                    counts=_unsigned(arrays["counts"]),
                     mass=arrays["mass"].astype(np.float32, copy=False),
                     layers=arrays["layers"].astype(np.int64, copy=False),
                     row_ids=arrays["row_ids"].astype(np.str_, copy=False),
                     tokens=arrays["tokens"].astype(np.int64, copy=False),
                     top_k=int(arrays["top_k"]),
                     facets={name: arrays[name] for name in FACET_COLUMNS if name in arrays},
+                    activations=_vectors(arrays),
+                    model=str(arrays["model"]) if "model" in arrays else "",
                 )
         except (KeyError, TypeError, ValueError, zipfile.BadZipFile, EOFError) as error:
             raise ProfileRefused(f"{file} is not a coverage file: {error}.") from error
@@ -145,6 +167,19 @@ class Profile:
             "row_ids": self.row_ids,
             "tokens": self.tokens,
             "top_k": np.asarray(self.top_k),
+            "model": np.asarray(self.model, dtype=np.str_),
             **self.facets,
         }
+        if self.activations is not None:
+            arrays["activations"] = self.activations.astype(np.float16)
         np.savez_compressed(stream, allow_pickle=False, **arrays)
+
+
+def _unsigned(counts: NDArray[Any]) -> NDArray[np.unsignedinteger[Any]]:
+    """Counts in the narrow type they were written in, or as uint32."""
+    narrow = counts.dtype in (np.uint16, np.uint32)
+    return counts if narrow else counts.astype(np.uint32)
+
+
+def _vectors(arrays: Mapping[str, NDArray[Any]]) -> NDArray[np.float32] | None:
+    return arrays["activations"].astype(np.float32) if "activations" in arrays else None

@@ -24,6 +24,9 @@ class Floor:
 
 
 DEFAULT_FLOOR = Floor()
+# An expert is fed by one value alone when this part of its tokens, or more, is of that value.
+ALONE = 0.9
+FEEDING_COLUMNS = ("spoken_language", "programming_language", "source")
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,18 @@ class Feeder:
     share: float
 
 
+@dataclass(frozen=True)
+class FedByOne:
+    """An expert that gets nearly all of its tokens from one value of a facet column."""
+
+    layer: int
+    expert: int
+    column: str
+    value: str
+    tokens: int
+    share: float
+
+
 def floors(counts: Counts, floor: Floor) -> NDArray[np.int64]:
     """Tokens every expert of each layer should have at least, [layers]."""
     if not counts.size:
@@ -88,6 +103,68 @@ def starved(profile: Profile, floor: Floor = DEFAULT_FLOOR) -> list[Starved]:
         for row, expert in below
     ]
     return sorted(found, key=lambda one: (one.tokens, one.layer, one.expert))
+
+
+def tokens_missing(profile: Profile, floor: Floor = DEFAULT_FLOOR) -> int:
+    """Routed tokens still missing until every expert has its floor."""
+    counts = profile.layer_counts
+    return int(np.maximum(floors(counts, floor)[:, None] - counts, 0).sum())
+
+
+def fed_by_one(profile: Profile, column: str, alone: float = ALONE) -> list[FedByOne]:
+    """The experts fed by a single value of a column: the largest share first.
+
+    A value that is ``alone`` or more of the whole set feeds every expert alone, which says nothing
+    of the experts: it is left out.
+    """
+    values, counts = profile.counts_by(column)
+    total = profile.layer_counts
+    if not values or not total.size:
+        return []
+    of_set = counts.sum(axis=(1, 2)) / max(1, int(total.sum()))
+    share = counts / np.maximum(total, 1)
+    share[of_set >= alone] = 0.0
+    found = [
+        FedByOne(
+            layer=int(profile.layers[row]),
+            expert=int(expert),
+            column=column,
+            value=values[value],
+            tokens=int(total[row, expert]),
+            share=float(share[value, row, expert]),
+        )
+        for value, row, expert in np.argwhere(share >= alone)
+    ]
+    return sorted(found, key=lambda one: (-one.share, one.layer, one.expert))
+
+
+def concerns(profile: Profile, floor: Floor = DEFAULT_FLOOR) -> list[str]:
+    """What a person should know before spending hours on the set, one sentence each."""
+    if not profile.experts:
+        return []
+    said = []
+    unreached, poor = len(dead(profile)), len(starved(profile, floor))
+    if unreached:
+        said.append(f"{unreached:,} experts are reached by no token of the set.")
+    if poor > unreached:
+        said.append(
+            f"{poor - unreached:,} more experts are starved: fewer than {floor.min_tokens:,} "
+            f"tokens, or less than {floor.min_share:.0%} of their layer's mean. "
+            f"{tokens_missing(profile, floor):,} routed tokens are missing in all."
+        )
+    for column in FEEDING_COLUMNS:
+        if alone := fed_by_one(profile, column):
+            said.append(
+                f"{len(alone):,} experts get {ALONE:.0%} or more of their tokens from a single "
+                f"{column.replace('_', ' ')}: {_named(alone)}."
+            )
+    return said
+
+
+def _named(found: list[FedByOne], most: int = 3) -> str:
+    names = list(dict.fromkeys(one.value for one in found))
+    more = f" and {len(names) - most:,} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def dead(profile: Profile) -> list[tuple[int, int]]:
@@ -191,6 +268,7 @@ def _document(profile: Profile, floor: Floor) -> dict[str, Any]:
         "top_k": profile.top_k,
         "experts_reached": reached,
         "experts_total": total,
+        "tokens_missing": tokens_missing(profile, floor),
         "floor": {"min_tokens": floor.min_tokens, "min_share": floor.min_share},
         "layers": [
             {

@@ -163,6 +163,7 @@ class JobResult(BaseModel):
     set_tokens: int | None = None
     experts_reached: int | None = None
     experts_total: int | None = None
+    experts_starved: int | None = None
     preflight: Preflight | None = None
     layers: list[LayerReport] = []
     uncovered_experts: list[dict[str, Any]] = []

@@ -34,7 +34,7 @@ from workers.engine.architecture import (
 from workers.engine.batches import PackedBatch
 from workers.engine.device import compute_device
 from workers.engine.forward import Progress, last_hidden
-from workers.engine.routing import routed_tokens
+from workers.engine.routing import RoutingTally, routed_tokens
 
 IN_MEMORY_BYTES = 256_000_000
 LARGEST_HALF = 65_000.0
@@ -83,12 +83,13 @@ def observe(
     what: str = "The model",
     row_ids: Sequence[str] = (),
     scratch: Path | None = None,
+    tally: RoutingTally | None = None,
 ) -> Observed:
     """Run the rows through a model once.
 
     ``what`` and ``row_ids`` are how a refusal names the model and its rows, ``scratch`` is where
-    large intermediate files go. Raises NotFinite, with the row and the layer, when a layer's
-    output is NaN or infinite.
+    large intermediate files go; where ``tally`` is given, the rows' routing is counted in it.
+    Raises NotFinite, with the row and the layer, when a layer's output is NaN or infinite.
     """
     layers = moe_layers(model)
     chosen: list[dict[int, torch.Tensor]] = [{} for _ in batches]
@@ -101,8 +102,12 @@ def observe(
     def before(batch: PackedBatch) -> None:
         nonlocal at
         at = numbers[id(batch)]
+        if tally is not None:
+            tally.before(batch)
 
-    def receive(position: int, indices: torch.Tensor, _: torch.Tensor) -> None:
+    def receive(position: int, indices: torch.Tensor, weights: torch.Tensor) -> None:
+        if tally is not None:
+            tally.receive(position, indices, weights)
         chosen[at][position] = indices.sort(dim=-1).values.to("cpu", torch.int16)
 
     def take_logits(position: int, logits: torch.Tensor) -> None:

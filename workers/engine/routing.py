@@ -33,14 +33,17 @@ Routed = Callable[[int, torch.Tensor, torch.Tensor], None]
 class RoutingCounts:
     """Tokens routed to each expert by each row.
 
-    ``counts`` int64 and ``mass`` float32, both [rows, MoE layers, experts]; ``mass`` is the sum
+    ``counts`` int32 and ``mass`` float32, both [rows, MoE layers, experts]; ``mass`` is the sum
     of the router's weights for the tokens counted. ``layers`` are decoder layer indices.
+    ``activations`` float32 [rows, hidden] is the mean of each row's last hidden states, None
+    where it was not asked for.
     """
 
     layers: tuple[int, ...]
     top_k: int
     counts: torch.Tensor
     mass: torch.Tensor
+    activations: torch.Tensor | None = None
 
     @property
     def experts_total(self) -> int:
@@ -79,8 +82,13 @@ def routed_tokens(
 
 
 def _pre_hook(position: int, receive: Routed) -> Callable[..., None]:
+    signatures: dict[type[nn.Module], inspect.Signature] = {}
+
     def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        bound = inspect.signature(module.forward).bind(*args, **kwargs).arguments
+        kind = type(module)  # another one after linearization
+        if kind not in signatures:
+            signatures[kind] = inspect.signature(module.forward)
+        bound = signatures[kind].bind(*args, **kwargs).arguments
         indices, weights = list(bound.values())[1:3]
         indices = indices.reshape(-1, indices.shape[-1])
         weights = weights.reshape(len(indices), -1)
@@ -91,6 +99,63 @@ def _pre_hook(position: int, receive: Routed) -> Callable[..., None]:
     return hook
 
 
+class RoutingTally:
+    """Counts of every row, filled batch by batch while a model runs.
+
+    A batch's counts stay on the compute device until the next batch, so that the device is waited
+    for once a batch; those of all rows are kept in RAM.
+    """
+
+    def __init__(self, layers: Sequence[MoeLayer], rows: int) -> None:
+        self._layers = layers
+        self._experts = layers[0].experts if layers else 0
+        shape = (rows, len(layers), self._experts)
+        self._counts = torch.zeros(shape, dtype=torch.int32)
+        self._mass = torch.zeros(shape, dtype=torch.float32)
+        self._first = 0
+        self._row_of_token = torch.empty(0, dtype=torch.int64)
+        self._of_batch: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+
+    def before(self, batch: PackedBatch) -> None:
+        """What is routed from now on are this batch's tokens."""
+        self._flush()
+        self._first = int(batch.row_of_token[0])  # the rows of a batch are neighbours
+        self._row_of_token = (batch.row_of_token - self._first).to(compute_device())
+
+    def receive(self, position: int, indices: torch.Tensor, weights: torch.Tensor) -> None:
+        """Count what ``routed_tokens`` saw."""
+        cell = (self._row_of_token[:, None] * self._experts + indices).flatten()
+        if position not in self._of_batch:
+            size = (self._rows_of_batch * self._experts,)
+            zeros = torch.zeros(size, dtype=torch.int32, device=cell.device)
+            self._of_batch[position] = (zeros, zeros.float())
+        counts, mass = self._of_batch[position]
+        counts.index_add_(0, cell, torch.ones_like(cell, dtype=torch.int32))
+        mass.index_add_(0, cell, weights.float().flatten())
+
+    def result(self, activations: torch.Tensor | None = None) -> RoutingCounts:
+        """The counts of all batches that ran."""
+        self._flush()
+        return RoutingCounts(
+            layers=tuple(layer.index for layer in self._layers),
+            top_k=self._layers[0].top_k if self._layers else 0,
+            counts=self._counts,
+            mass=self._mass,
+            activations=activations,
+        )
+
+    @property
+    def _rows_of_batch(self) -> int:
+        return int(self._row_of_token[-1]) + 1
+
+    def _flush(self) -> None:
+        for position, (counts, mass) in self._of_batch.items():
+            rows = slice(self._first, self._first + len(counts) // self._experts)
+            self._counts[rows, position] += counts.view(-1, self._experts).cpu()
+            self._mass[rows, position] += mass.view(-1, self._experts).cpu()
+        self._of_batch.clear()
+
+
 @torch.no_grad()
 def count_routing(
     model: PreTrainedModel,
@@ -98,59 +163,56 @@ def count_routing(
     rows: int,
     progress: Progress | None = None,
 ) -> RoutingCounts:
-    """Count what the model's own routing does with every row.
+    """Count what the model's own routing does with every row, and keep where its rows lie in
+    activation space.
 
-    A dense model has no experts to count: its arrays have no layers, and top-k is 0. The counts
-    of all rows stay on the compute device until the end.
+    A dense model has no experts to count: its arrays have no layers, top-k is 0, and nothing runs.
     """
     layers = moe_layers(model)
+    tally = RoutingTally(layers, rows)
     if not layers:
-        nothing = torch.zeros(rows, 0, 0)
-        return RoutingCounts(layers=(), top_k=0, counts=nothing.long(), mass=nothing)
-    shape = (len(layers), rows, layers[0].experts)
-    device = compute_device()
-    counts = torch.zeros(shape, dtype=torch.int64, device=device)
-    mass = torch.zeros(shape, dtype=torch.float32, device=device)
-    row_of_token = torch.empty(0, dtype=torch.int64)
-
-    def before(batch: PackedBatch) -> None:
-        nonlocal row_of_token
-        row_of_token = batch.row_of_token.to(device)
-
-    def receive(position: int, indices: torch.Tensor, weights: torch.Tensor) -> None:
-        cell = (row_of_token[:, None] * shape[2] + indices).flatten()
-        counts[position].view(-1).index_add_(0, cell, torch.ones_like(cell))
-        mass[position].view(-1).index_add_(0, cell, weights.float().flatten())
-
-    with routed_tokens(model, layers, receive):
-        for _ in last_hidden(model, batches, before, progress):
-            pass
-    return RoutingCounts(
-        layers=tuple(layer.index for layer in layers),
-        top_k=layers[0].top_k,
-        counts=counts.transpose(0, 1).contiguous().cpu(),
-        mass=mass.transpose(0, 1).contiguous().cpu(),
-    )
+        return tally.result()
+    means: list[torch.Tensor] = []
+    with routed_tokens(model, layers, tally.receive):
+        passes = last_hidden(model, batches, tally.before, progress)
+        for batch, hidden in zip(batches, passes, strict=True):
+            means.append(_mean_by_row(batch, hidden))
+    return tally.result(torch.cat(means))
 
 
-def write_coverage(file: Path, routing: RoutingCounts, rows: CalibrationRows) -> None:
+def _mean_by_row(batch: PackedBatch, hidden: torch.Tensor) -> torch.Tensor:
+    """The mean of the hidden states [tokens, hidden] of each row of a batch, float32 in RAM."""
+    of_token = (batch.row_of_token - batch.row_of_token[0]).to(hidden.device)
+    rows = int(batch.row_of_token[-1] - batch.row_of_token[0]) + 1
+    sums = torch.zeros(rows, hidden.shape[-1], dtype=torch.float32, device=hidden.device)
+    sums.index_add_(0, of_token, hidden.float())
+    return (sums / of_token.bincount(minlength=rows)[:, None]).cpu()
+
+
+def write_coverage(file: Path, routing: RoutingCounts, rows: CalibrationRows, model: str) -> None:
     """Write the counts as ``app.coverage.profile`` reads them (npz), whole or not at all.
 
-    Keys: ``counts`` uint32 and ``mass`` float32 [rows, layers, experts], ``layers`` int64,
-    ``row_ids`` str, ``tokens`` int64 [rows], ``top_k`` int64, and one str array [rows] for each
-    facet column ("" where a row has no value).
+    Keys: ``counts`` uint16 (uint32 where a row is too long for it) and ``mass`` float32 [rows,
+    layers, experts], ``layers`` int64, ``row_ids`` str, ``tokens`` int64 [rows], ``top_k`` int64,
+    one str array [rows] for each facet column ("" where a row has no value), ``model``, the
+    fingerprint of the model, and ``activations`` float16 [rows, hidden] where they were kept.
     """
     facets = {
         name: np.array([row.facets.get(name, "") for row in rows.rows], dtype=np.str_)
         for name in FACET_COLUMNS
     }
+    counts = routing.counts.numpy()
+    narrow = int(counts.max(initial=0)) <= np.iinfo(np.uint16).max
     arrays = {
-        "counts": routing.counts.numpy().astype(np.uint32),
+        "counts": counts.astype(np.uint16 if narrow else np.uint32),
         "mass": routing.mass.numpy(),
         "layers": np.asarray(routing.layers, dtype=np.int64),
         "row_ids": np.array([row.row_id for row in rows.rows], dtype=np.str_),
         "tokens": np.asarray([len(row.input_ids) for row in rows.rows], dtype=np.int64),
         "top_k": np.asarray(routing.top_k, dtype=np.int64),
+        "model": np.asarray(model, dtype=np.str_),
         **facets,
     }
+    if routing.activations is not None:
+        arrays["activations"] = routing.activations.numpy().astype(np.float16)
     write_whole(file, lambda stream: np.savez(stream, **arrays))  # type: ignore[arg-type]

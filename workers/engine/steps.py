@@ -18,6 +18,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from app.artifacts import write_model, write_text, write_whole
 from app.calibration.spec import SetSpec
+from app.coverage.profile import Profile
+from app.coverage.summary import concerns, starved
 from app.errors import CalibrantError, OutOfMemory, RecipeRefused
 from app.jobs.events import Emit, Notice, Progress
 from app.jobs.spec import JobResult, JobSpec
@@ -25,6 +27,7 @@ from app.jobs.states import Step
 from app.quality.divergence import evaluation_of
 from app.quality.evaluated_rows import FILE as ROWS_FILE
 from app.recipes.schema import Recipe
+from workers.engine.architecture import moe_layers
 from workers.engine.calibration_rows import CalibrationRows, ModelLimits, read_rows
 from workers.engine.checkpoint_names import checkpoint_names
 from workers.engine.device import compute_device, compute_dtype, release_memory
@@ -41,6 +44,7 @@ from workers.engine.loading import (
     read_config,
     refuse_not_finite,
 )
+from workers.engine.manifest import source_of
 from workers.engine.observation import Observed, observe
 from workers.engine.preflight import meta_model, preflight, refuse_too_large, refuse_unfit
 from workers.engine.quantization import (
@@ -52,7 +56,12 @@ from workers.engine.quantization import (
 )
 from workers.engine.resources import resting_device
 from workers.engine.resuming import fingerprint, open_store
-from workers.engine.routing import count_routing, write_coverage
+from workers.engine.routing import (
+    RoutingCounts,
+    RoutingTally,
+    count_routing,
+    write_coverage,
+)
 from workers.engine.safetensors_files import Shards
 from workers.engine.verification import verify
 
@@ -151,7 +160,9 @@ def profile(run: Run) -> Figures:
     held_out = pack_for(model, run.held_out.rows) if run.held_out else []
     told, total = run.progress(Step.PROFILE, "batches"), len(batches) + len(held_out)
     routing = count_routing(model, batches, len(rows.rows), lambda done, _: told(done, total))
+    coverage = _keep_coverage(run, "coverage.npz", routing, rows)
     if run.held_out is not None:
+        tally = RoutingTally(moe_layers(model), len(run.held_out.rows))
         done_before = len(batches)
         run.original = observe(
             model,
@@ -160,21 +171,28 @@ def profile(run: Run) -> Figures:
             what="The original model",
             row_ids=[row.row_id for row in run.held_out.rows],
             scratch=run.spec.directory,
+            tally=tally,
         )
-    write_coverage(run.spec.directory / "coverage.npz", routing, rows)
+        _keep_coverage(run, "coverage-held-out.npz", tally.result(), run.held_out)
     run.result.experts_reached = routing.experts_reached
     run.result.experts_total = routing.experts_total
+    run.result.experts_starved = len(starved(coverage))
     run.result.uncovered_experts = routing.uncovered
     if not routing.experts_total:
         run.notice("The model is dense: it has no experts to reach.", Step.PROFILE)
-    elif routing.uncovered:
-        message = f"{len(routing.uncovered):,} experts are reached by no token of the set."
-        run.notice(message, Step.PROFILE, warning=True)
+    for sentence in concerns(coverage):
+        run.notice(sentence, Step.PROFILE, warning=True)
     return {
         "experts_reached": routing.experts_reached,
         "experts_total": routing.experts_total,
         "tokens": rows.tokens,
     }
+
+
+def _keep_coverage(run: Run, name: str, routing: RoutingCounts, rows: CalibrationRows) -> Profile:
+    file = run.spec.directory / name
+    write_coverage(file, routing, rows, source_of(run.spec.model).fingerprint)
+    return Profile.load(file)
 
 
 def quantize_step(run: Run) -> Figures:
