@@ -37,7 +37,9 @@ class Settings(BaseSettings):
     """What an installation can set; each field is the environment variable of its alias.
 
     ``data_dir`` holds everything Calibrant keeps. ``token`` is asked for on any address that is
-    not loopback. ``assets`` says where htmx comes from: its CDN with the vendored file as the
+    not loopback. ``upload_bytes`` is the most an uploaded file may have, ``unpacked_bytes`` what
+    it may have after it is unpacked. ``hf_token`` is sent to the hub of data sets (``HF_ENDPOINT``
+    names another hub). ``assets`` says where htmx comes from: its CDN with the vendored file as the
     fallback, or the vendored file alone. ``stall_seconds`` is the silence after which a running
     job is shown as stalled, ``lost_seconds`` the silence of its worker after which it is lost.
     """
@@ -57,6 +59,11 @@ class Settings(BaseSettings):
     assets: Literal["cdn", "local"] = "cdn"
     corpus_packs: Annotated[tuple[Pack, ...], NoDecode, BeforeValidator(_split_commas)] = PACKS
     threads: Annotated[int, Field(ge=1)] | None = None
+    upload_bytes: Annotated[int, Field(ge=1)] = 512_000_000
+    unpacked_bytes: Annotated[int, Field(ge=1)] = 4_000_000_000
+    hf_token: SecretStr | None = Field(
+        default=None, validation_alias=AliasChoices("CALIBRANT_HF_TOKEN", "HF_TOKEN")
+    )
     stall_seconds: Annotated[float, Field(gt=0)] = 120.0
     lost_seconds: Annotated[float, Field(gt=0)] = 20.0
 

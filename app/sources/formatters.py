@@ -101,7 +101,9 @@ def conversation(given: Any, params: Params, where: str) -> list[Message]:
     turns = parsed(given, where) if isinstance(given, str) else given
     if isinstance(turns, Mapping) and isinstance(turns.get("messages"), list):
         turns = turns["messages"]
-    if not isinstance(turns, list | tuple):
+    if isinstance(turns, Mapping):
+        turns = _rows_of(turns)
+    if not isinstance(turns, list):
         raise RowUnfit(f"{where} is not a list of turns")
     reasoning: Placing = params.get("reasoning", "native")
     tool_calls: Placing = params.get("tool_calls", "native")
@@ -111,6 +113,15 @@ def conversation(given: Any, params: Params, where: str) -> list[Message]:
         for message in turn(one, number, reasoning, tool_calls)
     ]
     return list(_without_empty(messages))
+
+
+def _rows_of(columns: Mapping[str, Any]) -> list[dict[str, Any]] | None:
+    """A table of equally long columns (how ``datasets`` gives a Sequence of records) as records;
+    None for what is no such table."""
+    lists = [value for value in columns.values() if isinstance(value, list)]
+    if not lists or len(lists) != len(columns) or len({len(one) for one in lists}) > 1:
+        return None
+    return [dict(zip(columns, cells, strict=True)) for cells in zip(*lists, strict=True)]
 
 
 def _without_empty(messages: list[Message]) -> Iterator[Message]:
@@ -219,18 +230,20 @@ _CONTEST_LANGUAGES = {1: "Python", 2: "C++", 3: "Python", 4: "Java"}
 
 def _code_contests(cells: Cells, params: Params) -> Formatted:
     """The problem and its first solution, or the first in the language asked for."""
-    description, solutions = words(cells[0], "the description"), cells[1]
-    if not isinstance(solutions, Mapping) or not isinstance(solutions.get("solution"), list):
+    description, given = words(cells[0], "the description"), cells[1]
+    solutions = _rows_of(given) if isinstance(given, Mapping) else given
+    if not isinstance(solutions, list):
         raise RowUnfit("its solutions are not a list")
-    given = solutions.get("language")
-    codes = given if isinstance(given, list) else []
     wanted = params.get("language")
-    for number, solution in enumerate(solutions["solution"]):
-        code = codes[number] if number < len(codes) else None
+    for one in solutions:
+        if not isinstance(one, Mapping):
+            raise RowUnfit("a solution is not an object")
+        code = one.get("language")
         language = _CONTEST_LANGUAGES.get(code) if isinstance(code, int) else None
         if wanted is None or wanted == language:
             facets = {Facet.PROGRAMMING_LANGUAGE: language} if language else {}
-            return _spoken(_exchange(description, solution, {"reasoning": "inline"}), facets)
+            answer = one.get("solution")
+            return _spoken(_exchange(description, answer, {"reasoning": "inline"}), facets)
     raise RowUnfit(f"it has no solution in {wanted}" if wanted else "it has no solution")
 
 

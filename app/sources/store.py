@@ -133,20 +133,24 @@ def write_revision(
     kept. Raises TooManySetAside past the entry's limit, Refused when no row fits, DiskFull;
     then nothing is kept.
     """
-    name = revision_name(entry, commit)
-    place = sources_dir / entry.name / name
-    if not (place / MANIFEST).is_file():
-        with new_directory(place) as draft:
-            tally = _write_rows(draft, entry, rows, progress)
-            manifest = _manifest(draft / ROWS, entry, commit, sampling, tally)
-            write_model(draft / MANIFEST, manifest)
-    make_current(entry.name, name, sources_dir)
-    return RowsFile(entry.name, name, place / ROWS)
+    file = place_of(entry, commit, sources_dir)
+    with new_directory(file.path.parent) as draft:
+        tally = _write_rows(draft, entry, rows, progress)
+        manifest = _manifest(draft / ROWS, entry, commit, sampling, tally)
+        write_model(draft / MANIFEST, manifest)
+    make_current(file, sources_dir)
+    return file
 
 
-def make_current(source: str, revision: str, sources_dir: Path) -> None:
+def place_of(entry: SourceEntry, commit: str, sources_dir: Path) -> RowsFile:
+    """Where the rows of an entry at a commit are, or would be."""
+    revision = revision_name(entry, commit)
+    return RowsFile(entry.name, revision, sources_dir / entry.name / revision / ROWS)
+
+
+def make_current(file: RowsFile, sources_dir: Path) -> None:
     """Let new sets use a revision."""
-    write_text(sources_dir / source / CURRENT, revision + "\n")
+    write_text(sources_dir / file.source / CURRENT, file.revision + "\n")
 
 
 def revisions(source: str, sources_dir: Path) -> list[RowsFile]:

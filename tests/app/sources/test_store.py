@@ -77,7 +77,7 @@ def test_the_newest_revision_is_used_and_older_ones_stay(tmp_path: Path) -> None
     assert rows_file("talk", tmp_path) == new
     assert old.path.is_file()
     assert set(revisions("talk", tmp_path)) == {old, new}
-    make_current("talk", old.revision, tmp_path)
+    make_current(old, tmp_path)
     assert rows_file("talk", tmp_path) == old
 
 

@@ -1,0 +1,82 @@
+"""From rows as they stand in a source to rows that fit, or are set aside with the reason."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import chain, islice
+from typing import Any
+
+from app.errors import Refused
+from app.sources.entry import SourceEntry
+from app.sources.formatters import FORMATTERS, format_row, require_formatter
+from app.sources.labels import own_labels
+from app.sources.nearest import nearest
+from app.sources.raw_rows import RawRow
+from app.sources.store import Row, SetAsideRow
+from app.sources.turns import RowUnfit
+
+# Rows looked at before a column that none of them has is called unknown.
+LOOKED_AT = 50
+
+
+@dataclass(frozen=True)
+class NumberedRow:
+    """A raw row with its place in the whole source, and the file of the source it is in."""
+
+    number: int
+    row: RawRow
+    file: str = ""
+
+
+NumberedRows = Iterable[NumberedRow]
+
+
+def converted(entry: SourceEntry, rows: NumberedRows) -> Iterator[Row | SetAsideRow]:
+    """Each row as a conversation with its labels, or set aside.
+
+    Raises Refused for a formatter that cannot be, and for a column that none of the first rows
+    has, with the nearest name.
+    """
+    require_formatter(entry.formatter, entry.columns, entry.params)
+    stream = iter(rows)
+    first = list(islice(stream, LOOKED_AT))
+    require_columns(entry, first)
+    for row in chain(first, stream):
+        yield _converted(entry, row)
+
+
+def require_columns(entry: SourceEntry, first: NumberedRows) -> None:
+    """Raise Refused for a column of the entry that none of some rows has."""
+    seen: dict[str, None] = {}
+    for one in first:
+        seen.update(dict.fromkeys(str(name) for name in one.row.cells or ()))
+    wanted = FORMATTERS[entry.formatter].reads or entry.columns
+    for column in (*wanted, *entry.label_columns.values()):
+        if seen and column not in seen:
+            raise Refused(
+                f"{entry.name} has no column {column!r}{nearest(column, seen)}; "
+                f"it has: {', '.join(list(seen)[:30])}."
+            )
+
+
+def _converted(entry: SourceEntry, given: NumberedRow) -> Row | SetAsideRow:
+    cells = given.row.cells
+    try:
+        if cells is None:
+            raise RowUnfit(given.row.problem or "it cannot be read")
+        made = format_row(entry.formatter, entry.columns, entry.params, cells)
+    except RowUnfit as unfit:
+        return SetAsideRow(row=given.number, reason=unfit.reason, file=given.file)
+    return Row(
+        number=given.number,
+        messages=made.messages,
+        text=made.text,
+        facets={**made.facets, **own_labels(entry, cells)},
+        license=_license_of(cells),
+    )
+
+
+def _license_of(cells: Any) -> str | None:
+    value = cells.get("license")
+    return value.strip()[:200] if isinstance(value, str) and value.strip() else None
