@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-import yaml
-from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import Progress
 from sqlmodel import Session
@@ -18,10 +16,10 @@ from app.base_models.models import BaseModelRecord
 from app.calibration import service
 from app.calibration.building import build_set
 from app.calibration.models import CalibrationSet
+from app.calibration.set_files import read_set_file
 from app.calibration.spec import SetSpec
 from app.calibration.starter import software_engineer
 from app.console import Json, complain, installed, say, tell, wide
-from app.errors import CompositionRefused
 
 STARTER = "starter"
 
@@ -78,20 +76,13 @@ def build(
 def find_spec(session: Session, name: str) -> SetSpec:
     """The composition somebody means: the starter, a saved set's id, or a YAML file.
 
-    Raises CompositionRefused when the file is not a composition, NotFound for another name.
+    Raises Refused when the file is not a set, NotFound for another name.
     """
     if name == STARTER:
         return software_engineer()
     if session.get(CalibrationSet, name) or not Path(name).is_file():
         return service.spec_of(service.get_set(session, name))
-    try:
-        return SetSpec.model_validate(yaml.safe_load(Path(name).read_text(encoding="utf-8")))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise CompositionRefused(f"{name} is not YAML: {error}.") from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the document"
-        raise CompositionRefused(f"{name}: {where}: {first['msg']}.") from error
+    return read_set_file(Path(name).read_bytes(), name).spec
 
 
 def _model_directory(session: Session, model: str) -> Path:

@@ -194,6 +194,11 @@ def _refuse_unknown(node: nodes.Node) -> None:
     kind = type(node).__name__
     if not isinstance(node, NODES):
         raise TemplateSyntaxError(f"{kind} is not something prompts may use", node.lineno)
+    if isinstance(node, nodes.Const) and isinstance(node.value, str):
+        try:
+            node.value.encode()
+        except UnicodeEncodeError:
+            raise TemplateSyntaxError("half of a character (\\ud800)", node.lineno) from None
     if isinstance(node, nodes.For) and node.recursive:
         raise TemplateSyntaxError("a recursive loop is not allowed in prompts", node.lineno)
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from jinja2 import TemplateError, nodes
 
+from app.calibration.prompt_sandbox import PromptRefused
 from app.calibration.prompts import ENVIRONMENT
 from app.facets import PROGRAMMING_LANGUAGES, SPOKEN_LANGUAGES, Facet
 
@@ -66,11 +67,12 @@ class HashedChoice:
 def hashed_choice(source: str) -> HashedChoice | None:
     """The pick of a template, or None where it makes none, or more than one.
 
-    Found in the template's tree, whatever its spaces and quotes.
+    Found in the template's tree, whatever its spaces and quotes. Raises PromptRefused when the
+    modulus is larger than the list.
     """
     pieces, found = [], []
     try:
-        for text, is_expression in _parts(source):
+        for text, is_expression in expressions(source):
             picked = _picked(text) if is_expression else None
             pieces.append("{{ value }}" if picked else text)
             found += [picked] if picked else []
@@ -123,7 +125,7 @@ _BY_NAME: dict[Facet, dict[str, str]] = {
 }
 
 
-def _parts(source: str) -> Iterator[tuple[str, bool]]:
+def expressions(source: str) -> Iterator[tuple[str, bool]]:
     """The source cut into ``{{ … }}`` expressions (True) and what stands between them."""
     inside: list[str] | None = None
     for _, kind, text in ENVIRONMENT.lex(source):
@@ -136,6 +138,14 @@ def _parts(source: str) -> Iterator[tuple[str, bool]]:
             if kind == "variable_end":
                 yield "".join(inside), True
                 inside = None
+
+
+def literal(template: str) -> str | None:
+    """The words of a template that is one text in ``{{ }}``, None for any other."""
+    match ENVIRONMENT.parse(template).body:
+        case [nodes.Output(nodes=[nodes.Const(value=str(words))])]:
+            return words
+    return None
 
 
 def _picked(text: str) -> tuple[list[str], int] | None:
@@ -159,6 +169,11 @@ def _names_and_modulus(pick: nodes.Getitem) -> tuple[list[str], int] | None:
     if not is_hash or not isinstance(modulus, nodes.Const) or not isinstance(modulus.value, int):
         return None
     complete = len(names) == len(pick.node.items) and all(isinstance(n, str) for n in names)
-    if not names or not complete or not 0 < modulus.value <= len(names):
+    if not names or not complete or modulus.value < 1:
         return None
+    if modulus.value > len(names):
+        raise PromptRefused(
+            f"The template picks from {len(names)} names by % {modulus.value}, past their end: "
+            f"write % {len(names)}."
+        )
     return names, modulus.value

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ValidationError
 
 from app.errors import RecipeRefused
 from app.recipes.schema import Group, Recipe
-from app.recipes.yaml_lines import Place, load_with_lines
+from app.yaml_lines import Place, load_with_lines
 
 AWQ, QUANTIZATION = "AWQModifier", "QuantizationModifier"
 PROJECTIONS = {"w1": "gate_proj", "w2": "down_proj", "w3": "up_proj"}

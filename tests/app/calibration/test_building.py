@@ -75,6 +75,15 @@ def test_the_columns_are_those_the_engine_reads(built: BuiltSet) -> None:
         "input_ids",
         "fed_tokens",
         "named_tokens",
+        "full_tokens",
+        "prompt_tokens",
+        "named_facet",
+        "named_value",
+        "turns",
+        "cut_start",
+        "cut_end",
+        "duplicate_of",
+        "sequence",
     ]
 
 
@@ -107,6 +116,7 @@ def test_the_report_has_the_keys_scripts_read(built: BuiltSet) -> None:
             assert amount == {
                 "rows": len(mine),
                 "fed_tokens": sum(row["fed_tokens"] for row in mine),
+                "named_rows": 0,
                 "named_tokens": 0,
             }
     assert set(document["facets"]["programming_language"]) == {"Rust", "Haskell"}

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from app.calibration.index import UNCUT, load_index, open_index
+from app.calibration.index import load_index, open_index
 from app.calibration.rendering import Rendered, Renderer
 from app.calibration.spec import SetSpec, Slice
 from app.facets import Facet
@@ -33,7 +33,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_every_row_has_its_length(model_dir: Path, cache: Path) -> None:
-    renderer = Renderer.of_model(model_dir, UNCUT)
+    renderer = Renderer.of_model(model_dir)
     index = load_index(rows_files(["permissive"]), renderer, cache)
     rows = load_rows(["permissive"], split=None)
     assert index.row_ids.tolist() == sorted(row["id"] for row in rows)
@@ -47,14 +47,14 @@ def test_every_row_has_its_length(model_dir: Path, cache: Path) -> None:
 def test_the_second_time_nothing_is_rendered(
     model_dir: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    renderer = Renderer.of_model(model_dir, UNCUT)
+    renderer = Renderer.of_model(model_dir)
     calls: list[tuple[int, int]] = []
     first = load_index(
         rows_files(["permissive", "copyleft"]), renderer, cache, lambda *a: calls.append(a)
     )
     done, total = calls[-1]
     assert done == total
-    monkeypatch.setattr(Renderer, "render", None)
+    monkeypatch.setattr(Renderer, "lengths", None)
     second = load_index(rows_files(["permissive", "copyleft"]), renderer, cache)
     assert np.array_equal(first.row_ids, second.row_ids)
     assert np.array_equal(first.tokens, second.tokens)

@@ -68,6 +68,7 @@ def test_what_prompts_can_do(source: str, text: str) -> None:
         ("{{ row.nothing }}", "nothing"),
         ("{{ 1 // 0 }}", "by zero"),
         ("{{ value }}", "'value' is undefined"),
+        ("{{ 'a\\ud800' }}", "half of a character"),
         ("one\n{{ oops", "line 2"),
         ("{{ " + "(" * 5000 + "1" + ")" * 5000 + " }}", "cannot be compiled"),
         ("{% for a in 'b' %}" * 30 + "{% endfor %}" * 30, "cannot be compiled"),

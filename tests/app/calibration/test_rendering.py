@@ -3,9 +3,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from app.calibration.conversation import with_prompt
 
 from app.calibration.chat_template import ChatTemplate, RowRefused
 from app.calibration.rendering import Rendered, Renderer
+from app.calibration.spec import Reasoning, Truncation
 from app.calibration.tokenizer import ModelTokenizer, load_tokenizer
 
 TALK = [
@@ -38,7 +40,6 @@ def test_fed_tokens_are_those_of_the_assistants_content(tokenizer: ModelTokenize
     assert row.full_tokens == len(row.input_ids)
     # a token may join a letter of the content with the sign beside it, at either end
     assert abs(row.fed_tokens - tokens_of(tokenizer, TALK[1]["content"])) <= 2
-    assert row.named_tokens == 0
 
 
 def test_a_prompt_that_repeats_the_content_is_not_fed(tokenizer: ModelTokenizer) -> None:
@@ -66,15 +67,6 @@ def test_content_that_the_template_rewrites_is_counted_too(tokenizer: ModelToken
     assert abs(row.fed_tokens - tokens_of(tokenizer, TALK[1]["content"].upper())) <= 2
 
 
-def test_a_label_that_only_the_prompt_names_is_not_fed(tokenizer: ModelTokenizer) -> None:
-    renderer = Renderer(ChatTemplate(PLAIN, {}), tokenizer, 512)
-    [fed] = renderer.render([TALK])
-    [named] = renderer.render([TALK], label_in="prompt")
-    assert isinstance(fed, Rendered)
-    assert isinstance(named, Rendered)
-    assert (named.fed_tokens, named.named_tokens) == (0, fed.fed_tokens)
-
-
 def test_a_refused_row_does_not_shift_the_others(tokenizer: ModelTokenizer) -> None:
     picky = "{% if messages[0].role != 'user' %}{{ raise_exception('no') }}{% endif %}" + PLAIN
     renderer = Renderer(ChatTemplate(picky, {}), tokenizer, 512)
@@ -91,6 +83,109 @@ def test_a_row_rendered_to_nothing_is_refused(tokenizer: ModelTokenizer) -> None
     assert isinstance(result, RowRefused)
 
 
-def test_plain_text_is_fed_whole(model_dir: Path) -> None:
-    [row] = Renderer.of_model(model_dir, 512).render_plain(["fn main() {}"])
-    assert row.fed_tokens == len(row.input_ids) == row.full_tokens > 0
+CALL = {
+    "role": "assistant",
+    "content": "",
+    "tool_calls": [{"function": {"name": "weather", "arguments": '{"city": "Ulm"}'}}],
+}
+WITH_TOOLS = """{% for m in messages %}[{{ m.role }}]{{ m.reasoning_content or "" }}{{ m.content }}\
+{% for c in m.tool_calls or [] %}<call>{{ c.function.name }}\
+{% for k, v in c.function.arguments.items() %} {{ k }}={{ v }}{% endfor %}</call>{% endfor %};\
+{% endfor %}"""
+
+
+def words_by_turn(row: Rendered) -> list[tuple[str, str]]:
+    return [(turn.role, row.text[turn.start : turn.end]) for turn in row.turns]
+
+
+def test_each_turn_knows_its_place(tokenizer: ModelTokenizer) -> None:
+    talk = [
+        {"role": "user", "content": "Is it warm in Ulm?"},
+        CALL,
+        {"role": "tool", "content": "21 degrees"},
+        {"role": "assistant", "content": "Yes, 21 degrees."},
+    ]
+    row = one(tokenizer, WITH_TOOLS, talk, 512)
+    assert words_by_turn(row) == [
+        ("user", "Is it warm in Ulm?"),
+        ("assistant", "<call>weather city=Ulm</call>"),
+        ("tool", "21 degrees"),
+        ("assistant", "Yes, 21 degrees."),
+    ]
+    spoken = tokens_of(tokenizer, "<call>weather city=Ulm</call>Yes, 21 degrees.")
+    assert abs(row.fed_tokens - spoken) <= 4
+
+
+@pytest.mark.parametrize(
+    ("truncation", "first", "last"), [("tail", 17, 0), ("head", 0, 17), ("middle", 9, 8)]
+)
+def test_a_long_row_is_cut_where_it_is_asked_and_says_where(
+    tokenizer: ModelTokenizer, truncation: Truncation, first: int, last: int
+) -> None:
+    template = ChatTemplate(PLAIN, {})
+    [whole] = Renderer(template, tokenizer).render([TALK])
+    [cut] = Renderer(template, tokenizer, 17, truncation).render([TALK])
+    assert isinstance(whole, Rendered)
+    assert isinstance(cut, Rendered)
+    assert (whole.cut, whole.full_tokens) == (None, len(whole.input_ids))
+    assert (cut.text, cut.full_tokens, len(cut.input_ids)) == (whole.text, whole.full_tokens, 17)
+    ids = whole.input_ids.tolist()
+    assert cut.input_ids.tolist() == ids[:first] + ids[len(ids) - last :]
+    assert cut.cut is not None
+    start, end = cut.cut
+    assert start < end
+    assert tokens_of(tokenizer, whole.text[:start]) == first
+    assert tokens_of(tokenizer, whole.text[end:]) == last
+
+
+THINKING = "{% for m in messages %}{{ m.content }}|{{ m.reasoning_content or '' }};{% endfor %}"
+
+
+@pytest.mark.parametrize(
+    ("source", "reasoning", "text"),
+    [
+        (THINKING, "native", "Hi|;Five|2+3;"),
+        (THINKING, "inline", "Hi|;<think>\n2+3\n</think>\n\nFive|;"),
+        (THINKING, "stripped", "Hi|;Five|;"),
+        # a template that does not know reasoning would lose it
+        (PLAIN, "native", "[user]Hi;[assistant]<think>\n2+3\n</think>\n\nFive;"),
+        (PLAIN, "stripped", "[user]Hi;[assistant]Five;"),
+    ],
+)
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"content": "Five", "reasoning_content": "2+3"},
+        {"content": "<think>\n2+3\n</think>\n\nFive"},
+    ],
+)
+def test_reasoning_goes_where_it_is_asked(
+    tokenizer: ModelTokenizer,
+    source: str,
+    reasoning: Reasoning,
+    text: str,
+    answer: dict[str, str],
+) -> None:
+    talk = [{"role": "user", "content": "Hi"}, {"role": "assistant", **answer}]
+    [row] = Renderer(ChatTemplate(source, {}), tokenizer, reasoning=reasoning).render([talk])
+    assert isinstance(row, Rendered)
+    assert row.text == text
+
+
+def test_lengths_are_those_of_the_rendered_rows(tokenizer: ModelTokenizer) -> None:
+    picky = "{% if messages[0].role != 'user' %}{{ raise_exception('no') }}{% endif %}" + PLAIN
+    renderer = Renderer(ChatTemplate(picky, {}), tokenizer)
+    talks = [TALK, TALK[1:], TALK + TALK]
+    first, refused, second = renderer.lengths(talks)
+    rendered = renderer.render([talks[0], talks[2]])
+    assert [first, second] == [row.full_tokens for row in rendered if isinstance(row, Rendered)]
+    assert isinstance(refused, RowRefused)
+
+
+def test_a_prompt_stands_before_the_first_user_turn() -> None:
+    system = {"role": "system", "content": "s"}
+    assert with_prompt([system, *TALK], "P: ")[1]["content"] == "P: Write Rust code."
+    talk = with_prompt([system, TALK[1]], "P")
+    assert [message["role"] for message in talk] == ["system", "user", "assistant"]
+    with pytest.raises(RowRefused, match="is not text"):
+        with_prompt([{"role": "user", "content": [{"type": "image"}]}], "P")

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app.calibration.prompt_sandbox import PromptRefused
 from app.calibration.prompts import PromptTemplate
 from app.calibration.rotation import hashed_choice, rotation
 from app.facets import PROGRAMMING_LANGUAGES, Facet
@@ -96,7 +97,6 @@ def test_the_rest_of_the_template_stays() -> None:
     "source",
     [
         "Summarize this:\n***\n",
-        "{{ ['a', 'b'][hash(row) % 3] }}",  # past the end of the list
         "{{ ['a', row.b][hash(row) % 2] }}",
         "{{ ['a', 'b'][len(row) % 2] }}",
         "{{ ['a', 'b'][hash(row)] }}",
@@ -108,3 +108,8 @@ def test_the_rest_of_the_template_stays() -> None:
 )
 def test_what_is_no_pick_is_left_alone(source: str) -> None:
     assert hashed_choice(source) is None
+
+
+def test_a_pick_past_the_end_of_its_list_is_refused() -> None:
+    with pytest.raises(PromptRefused, match="from 2 names by % 3"):
+        hashed_choice("{{ ['a', 'b'][hash(row) % 3] }}")

@@ -1,0 +1,126 @@
+"""Files that hold a set: a quantizers YAML, or our own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import PurePath
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from app.calibration.imported_set import ImportedEntry, ImportedSet
+from app.calibration.quantizers_format import kind, shown
+from app.calibration.quantizers_yaml import import_quantizers, is_quantizers
+from app.calibration.spec import SetSpec
+from app.errors import Refused
+from app.sources.entry import SourceEntry
+from app.sources.starter_corpus import PACKS
+from app.yaml_lines import Place, decoded, load_with_lines, sentence
+
+# Beside the fields of SetSpec our own file carries the catalogue entries its set uses.
+CATALOGUE = "catalogue"
+
+
+def read_set_file(
+    content: bytes | str, file_name: str, known: Sequence[SourceEntry] = ()
+) -> ImportedSet:
+    """The set of a file. Entries of the catalogue (``known``) that are the same are used.
+
+    Raises Refused, in one sentence with the file, the line and the field, for whatever is wrong.
+    """
+    where = PurePath(file_name.replace("\\", "/")).name or "the file"
+    text = content if isinstance(content, str) else decoded(content, where)
+    if len(text) > 500_000:
+        raise Refused(f"{where} has {len(text):,} characters; a set's file has at most 500,000.")
+    try:
+        document, lines = load_with_lines(text)
+    except yaml.YAMLError as error:
+        raise Refused(sentence(error, where, text)) from error
+    if document is None:
+        raise Refused(f"{where} is empty: give a set with datasets (quantizers) or slices (ours).")
+    if is_quantizers(document):
+        name = PurePath(where).stem
+        return import_quantizers(text, document, lines, name=name, where=where, known=known)
+    return _own(document, lines, where, known)
+
+
+def _own(
+    document: Any, lines: dict[Place, int], where: str, known: Sequence[SourceEntry]
+) -> ImportedSet:
+    """A set in our own words."""
+    if not isinstance(document, dict):
+        raise Refused(
+            f"{where}, line {lines.get((), 1)}: {shown(document)} is {kind(document)}; a set is a "
+            "mapping with calibration_set (quantizers) or name and slices (ours)."
+        )
+    given = dict(document)
+    listed = given.pop(CATALOGUE, [])
+    if not isinstance(listed, list):
+        raise Refused(f"{where}, line {lines[(CATALOGUE,)]}, {CATALOGUE}: give a list of sources.")
+    sources = [_entry(one, (CATALOGUE, at), lines, where) for at, one in enumerate(listed)]
+    try:
+        spec = SetSpec.model_validate(given)
+    except ValidationError as error:
+        raise _invalid(error, (), lines, where) from error
+    _require_sources(spec, sources, known, where, lines)
+    return ImportedSet(
+        format="calibrant",
+        spec=spec,
+        sources=[source for source in sources if source.name in spec.sources],
+        entries=_entries(spec, sources, lines),
+        categories=[],
+        warnings=[],
+    )
+
+
+def _entry(given: Any, place: Place, lines: dict[Place, int], where: str) -> SourceEntry:
+    try:
+        return SourceEntry.model_validate(given)
+    except ValidationError as error:
+        raise _invalid(error, place, lines, where) from error
+
+
+def _invalid(error: ValidationError, place: Place, lines: dict[Place, int], where: str) -> Refused:
+    first = error.errors(include_url=False)[0]
+    path = (*place, *first["loc"])
+    known = next((path[:end] for end in range(len(path), -1, -1) if path[:end] in lines), ())
+    field = ".".join(str(step) for step in path) or "the document"
+    said = str(first["msg"]).removeprefix("Value error, ")
+    return Refused(f"{where}, line {lines.get(known, 1)}, {field}: {said}.")
+
+
+def _require_sources(
+    spec: SetSpec,
+    sources: Sequence[SourceEntry],
+    known: Sequence[SourceEntry],
+    where: str,
+    lines: dict[Place, int],
+) -> None:
+    there = {*PACKS, *(one.name for one in sources), *(one.name for one in known)}
+    for name in spec.sources:
+        if name not in there:
+            raise Refused(
+                f"{where}, line {lines.get(('sources',), 1)}, sources: there is no source {name!r} "
+                f"in the catalogue, and the file has none under {CATALOGUE}."
+            )
+
+
+def _entries(
+    spec: SetSpec, sources: Sequence[SourceEntry], lines: dict[Place, int]
+) -> list[ImportedEntry]:
+    formatters = {source.name: source.formatter for source in sources}
+    return [
+        ImportedEntry(
+            line=lines.get(("slices", at), 1),
+            slice=part.name,
+            source=", ".join(part.sources or spec.sources),
+            origin=", ".join(part.sources or spec.sources),
+            rows=part.rows,
+            formatter=", ".join(formatters.get(name, "") for name in part.sources),
+            category=part.extra.get("category"),
+            domain=None,
+            names=list(part.prompt.values) if part.prompt else [],
+        )
+        for at, part in enumerate(spec.slices)
+    ]
