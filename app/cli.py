@@ -23,6 +23,7 @@ from app import database
 from app import demo as demo_job
 from app.base_models import commands as models_commands
 from app.calibration import commands as sets_commands
+from app.comparison import commands as comparison_commands
 from app.console import complain, tell
 from app.errors import CalibrantError, Refused
 from app.jobs import commands as jobs_commands
@@ -42,6 +43,7 @@ app.add_typer(sets_commands.app, name="sets")
 app.add_typer(models_commands.app, name="models")
 app.add_typer(recipes_commands.app, name="recipes")
 app.add_typer(jobs_commands.app, name="jobs")
+app.registered_commands += comparison_commands.app.registered_commands
 
 Host = Annotated[str | None, typer.Option(help="The address to listen on.")]
 Port = Annotated[int | None, typer.Option(min=0, max=65535, help="The port; 0 takes a free one.")]

@@ -21,6 +21,7 @@ from app.assets import StaticAssets
 from app.base_models import routes as base_models
 from app.calibration import routes as calibration
 from app.checkpoints import routes as checkpoints
+from app.comparison import routes as comparison
 from app.coverage import routes as coverage
 from app.database import session_for
 from app.doors import Doors
@@ -35,7 +36,8 @@ from app.settings import Settings, get_settings, is_loopback
 from app.sources import routes as sources
 
 ROOMS = (
-    overview, sources, calibration, base_models, recipes, jobs, coverage, quality, checkpoints,
+    overview, sources, calibration, base_models, recipes, jobs, coverage, quality, comparison,
+    checkpoints,
 )  # fmt: skip
 SWEEP_SECONDS = 3.0
 RESEND_SECONDS = 30.0

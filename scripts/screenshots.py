@@ -59,6 +59,9 @@ def pages_of(url: str) -> dict[str, str]:
         for name, kind in (("set", "sets"), ("model", "models"), ("checkpoint", "checkpoints")):
             if found := client.get(f"/{kind}").json()[kind]:
                 pages[name] = f"/{kind}/{found[0]['id']}"
+        done = client.get("/jobs?state=succeeded").json()["jobs"]
+        if len(done) > 1:
+            pages["compare"] = f"/compare?jobs={done[1]['id']},{done[0]['id']}"
         for job in reversed(client.get("/jobs").json()["jobs"]):
             pages[f"job-{job['state']}"] = f"/jobs/{job['id']}"
             if job["state"] == "succeeded":

@@ -60,11 +60,41 @@
         toImageButtonOptions: { filename: chart.dataset.name, scale: 2 },
       };
       await library.newPlot(chart, figure.data, themed(figure.layout, chart), config);
+      offerPictures(library, chart, figure.layout.title?.text);
       chart.dataset.state = "drawn";
     } catch (error) {
       chart.dataset.state = "failed";
       if (note) note.textContent = `The chart could not be drawn: ${error.message} The table below has the same numbers.`;
     }
+  }
+
+  // A picture is for a page elsewhere: with its title, on white, whatever the scheme here is.
+  function offerPictures(library, chart, title) {
+    chart.nextElementSibling?.matches("[data-pictures]") && chart.nextElementSibling.remove();
+    const line = document.createElement("p");
+    line.className = "pictures";
+    line.dataset.pictures = "";
+    line.append("The picture as ");
+    ["png", "svg"].forEach((format, at) => {
+      const button = document.createElement("button");
+      button.type = "button";
+      button.className = "plain";
+      button.textContent = format.toUpperCase();
+      button.setAttribute("aria-label", `Download ${chart.getAttribute("data-name")} as ${button.textContent}`);
+      button.addEventListener("click", () => {
+        const font = { ...chart.layout.font, color: "#22262b" };
+        const layout = {
+          ...chart.layout, font, title: { text: title }, paper_bgcolor: "#fff", plot_bgcolor: "#fff",
+          margin: { ...chart.layout.margin, t: 70 },
+        };
+        const size = { width: chart.clientWidth, height: chart.clientHeight };
+        const options = { format, filename: chart.dataset.name, scale: format === "png" ? 2 : 1, ...size };
+        library.downloadImage({ data: chart.data, layout }, options);
+      });
+      if (at) line.append(" or ");
+      line.append(button);
+    });
+    chart.after(line);
   }
 
   function drawAll() {

@@ -45,11 +45,11 @@ from app.jobs.spec import (
     JobResult,
     LayerReport,
     ModuleReport,
-    RouterAgreement,
-    SliceDivergence,
     Verification,
 )
 from app.jobs.states import JobKind, JobState, Step
+from app.quality.divergence import evaluation_of
+from app.quality.evaluated_rows import EvaluatedRows
 from app.recipes.schema import DEFAULT_PRESET
 from app.settings import Settings
 from app.sources.starter_corpus import load_rows
@@ -175,7 +175,11 @@ def _write_weights(file: Path, experts: int) -> None:
 
 
 def queued_job(
-    session: Session, settings: Settings, saved: CalibrationSet, model: BaseModelRecord
+    session: Session,
+    settings: Settings,
+    saved: CalibrationSet,
+    model: BaseModelRecord,
+    recipe: str = DEFAULT_PRESET,
 ) -> Job:
     """A job that waits; nothing is sent to a broker."""
     job = service.compose_job(
@@ -184,7 +188,7 @@ def queued_job(
         kind=JobKind.QUANTIZE,
         set_id=saved.id,
         model_id=model.id,
-        recipe=DEFAULT_PRESET,
+        recipe=recipe,
     )
     session.add(job)
     session.commit()
@@ -192,9 +196,13 @@ def queued_job(
 
 
 def _started_job(
-    session: Session, settings: Settings, saved: CalibrationSet, model: BaseModelRecord
+    session: Session,
+    settings: Settings,
+    saved: CalibrationSet,
+    model: BaseModelRecord,
+    recipe: str = DEFAULT_PRESET,
 ) -> Job:
-    job = queued_job(session, settings, saved, model)
+    job = queued_job(session, settings, saved, model, recipe)
     now = utc_now()
     values = {"started_at": now - timedelta(seconds=65), "heartbeat_at": now, "event_at": now}
     # A worker elsewhere, so that no sweep on this machine asks the kernel for it.
@@ -268,17 +276,37 @@ def lost_job(
     return job.id
 
 
+def second_job(settings: Settings, seeded: Seeded, change: float = -0.4) -> str:
+    """Another job that succeeded, on the same set and model with another recipe; its KL of COBOL
+    differs by ``change``."""
+    with session_for(settings) as session:
+        return succeeded_job(
+            session,
+            settings,
+            session.get_one(CalibrationSet, seeded.set_id),
+            session.get_one(BaseModelRecord, seeded.model_id),
+            recipe="experts-w4a16-g32-attn8",
+            change=change,
+        )
+
+
 def succeeded_job(
-    session: Session, settings: Settings, saved: CalibrationSet, model: BaseModelRecord
+    session: Session,
+    settings: Settings,
+    saved: CalibrationSet,
+    model: BaseModelRecord,
+    recipe: str = DEFAULT_PRESET,
+    change: float = 0.0,
 ) -> str:
     """A job that went through every step, with all it leaves behind."""
-    job = _started_job(session, settings, saved, model)
+    job = _started_job(session, settings, saved, model, recipe)
     steps = _first_steps(session, settings, job)
     layers = layer_reports()
     _tell(session, job, *steps, StepStarted(step=Step.QUANTIZE))
     told = [LayerQuantized(**report.model_dump(), seconds=3.0) for report in layers]
     _tell(session, job, *told, StepFinished(step=Step.QUANTIZE, seconds=19.4))
-    evaluation = evaluation_of()
+    rows = evaluated_rows(change)
+    evaluation = evaluation_of_rows(rows)
     for step, figures in (
         (Step.EVALUATE, {"rows": evaluation.rows, "kl_mean": evaluation.kl_mean}),
         (Step.EXPORT, {"files": 3}),
@@ -290,6 +318,8 @@ def succeeded_job(
     _write_json(directory / "layers.json", [one.model_dump() for one in layers])
     _write_json(directory / "modules.json", [one.model_dump() for one in module_reports(layers)])
     _write_json(directory / "evaluation.json", evaluation.model_dump())
+    with (directory / "evaluation.npz").open("wb") as stream:
+        rows.save(stream)
     reached, total = experts_reached(Profile.load(directory / "coverage.npz"))
     checkpoint = settings.checkpoints_dir / job.id
     files = _write_checkpoint(checkpoint)
@@ -383,7 +413,15 @@ def layer_reports() -> list[LayerReport]:
     random = np.random.default_rng(4)
     errors = 0.0071 * (1 + 0.35 * random.random(LAYERS))
     return [
-        LayerReport(layer=i, relative_mse=float(e), sqnr_db=float(-10 * np.log10(e)))
+        LayerReport(
+            layer=i,
+            relative_mse=float(e),
+            sqnr_db=float(-10 * np.log10(e)),
+            output_relative_mse=float(e / 40),
+            output_sqnr_db=float(-10 * np.log10(e / 40)),
+            held_out_relative_mse=float(e / 36),
+            held_out_sqnr_db=float(-10 * np.log10(e / 36)),
+        )
         for i, e in enumerate(errors)
     ]
 
@@ -398,46 +436,60 @@ def module_reports(layers: list[LayerReport]) -> list[ModuleReport]:
                 error = layer.relative_mse * float(0.8 + 0.4 * random.random())
                 module = f"model.layers.{layer.layer}.mlp.experts.{expert}.{name}"
                 sqnr = float(-10 * np.log10(error))
+                down = name == "down_proj"
                 reports.append(
-                    ModuleReport(layer=layer.layer, module=module, relative_mse=error, sqnr_db=sqnr)
+                    ModuleReport(
+                        layer=layer.layer,
+                        module=module,
+                        relative_mse=error,
+                        sqnr_db=sqnr,
+                        rows=HIDDEN if down else INTERMEDIATE,
+                        columns=INTERMEDIATE if down else HIDDEN,
+                        signal=float(random.uniform(20, 60)),
+                    )
                 )
     return reports
 
 
-def evaluation_of() -> Evaluation:
-    """Divergences of a few slices, one of them with a wide interval."""
+def evaluated_rows(change: float = 0.0) -> EvaluatedRows:
+    """Held-out rows with a mean KL of 0.003041 nats a token. ``change`` is what their KL changes
+    by as a share in COBOL alone: other rows stay what they were but for noise."""
     random = np.random.default_rng(6)
-    values = {
-        Facet.SPOKEN_LANGUAGE: ("en", "de", "ja", "ar", "he"),
-        Facet.PROGRAMMING_LANGUAGE: ("Python", "Rust", "COBOL", "Haskell"),
-        Facet.DOMAIN: ("code", "law", "medical", "tool-use"),
-    }
-    slices = []
-    for facet, names in values.items():
-        for name in names:
-            mean = 0.003 * float(0.6 + random.random())
-            width = mean * float(0.1 + 0.6 * random.random())
-            slices.append(
-                SliceDivergence(
-                    facet=facet.value,
-                    value=name,
-                    rows=int(random.integers(2, 40)),
-                    kl_mean=mean,
-                    kl_low=mean - width,
-                    kl_high=mean + width,
-                )
-            )
-    return Evaluation(
-        rows=140,
-        tokens=29_877,
-        kl_mean=0.003041,
-        kl_low=0.002874,
-        kl_high=0.003221,
-        perplexity_base=41.27,
-        perplexity=41.39,
-        slices=slices,
-        router_same=[RouterAgreement(layer=i, share=1 - 0.021 * i) for i in range(LAYERS)],
+    rows = 140
+    languages = random.choice(
+        ["en", "de", "ja", "ar", "he"], size=rows, p=[0.4, 0.2, 0.2, 0.1, 0.1]
     )
+    code = random.choice(["Python", "Rust", "COBOL", "Haskell", ""], size=rows)
+    domains = random.choice(["code", "law", "medical", "tool-use"], size=rows)
+    found = EvaluatedRows.empty(
+        "held-out",
+        [hashlib.sha256(str(at).encode()).hexdigest()[:16] for at in range(rows)],
+        {
+            "spoken_language": list(languages),
+            "programming_language": list(code),
+            "domain": list(domains),
+        },
+        list(range(LAYERS)),
+    )
+    found.tokens[:] = random.integers(40, 256, size=rows)
+    found.routed[:] = found.tokens + 1
+    kl = found.tokens * 0.003 * random.lognormal(0, 0.6, size=rows)
+    found.kl[:] = kl * (0.003041 * found.tokens.sum() / kl.sum())
+    found.loss_base[:] = found.tokens * random.normal(3.72, 0.2, size=rows)
+    found.loss[:] = found.loss_base + found.tokens * random.normal(0.003, 0.002, size=rows)
+    found.same_top[:] = random.binomial(found.tokens, 0.97)
+    for layer in range(LAYERS):
+        found.router_same[:, layer] = random.binomial(found.routed, 1 - 0.021 * layer)
+        found.router_kl[:, layer] = found.routed * 0.0004 * layer
+    if change:
+        found.kl[:] *= np.where(code == "COBOL", 1 + change, 1) * random.normal(1, 0.2, size=rows)
+    return found
+
+
+def evaluation_of_rows(rows: EvaluatedRows) -> Evaluation:
+    """The figures of seeded rows, the mean without its last bits."""
+    found = evaluation_of(rows)
+    return found.model_copy(update={"kl_mean": round(found.kl_mean, 12)})
 
 
 def _write_json(file: Path, document: object) -> None:

@@ -42,7 +42,7 @@ def error_by_layer(layers: Sequence[LayerReport]) -> dict[str, Any]:
         "layout": {
             "showlegend": False,
             "margin": {"l": 72, "r": 16, "t": 16, "b": 48},
-            "xaxis": {"title": {"text": "Layer"}, "dtick": _tick(len(numbers)), "anchor": "y"},
+            "xaxis": layer_axis(numbers) | {"anchor": "y"},
             "yaxis": {
                 "title": {"text": "Relative MSE"},
                 "domain": [0.0, 0.52],
@@ -59,6 +59,13 @@ def error_by_layer(layers: Sequence[LayerReport]) -> dict[str, Any]:
     }
 
 
-def _tick(count: int) -> int:
-    """A distance of ticks that leaves room for their numbers."""
-    return 1 if count <= 24 else 5 if count <= 80 else 10
+def layer_axis(layers: Sequence[int]) -> dict[str, Any]:
+    """The axis of decoder layers, its ticks far enough apart for their numbers."""
+    count = len(layers)
+    tick = 1 if count <= 24 else 5 if count <= 80 else 10
+    return {"title": {"text": "Layer"}, "dtick": tick}
+
+
+def slice_height(slices: int) -> int:
+    """The height in pixels of a chart with a line for each slice."""
+    return 110 + 22 * max(slices, 3)

@@ -1,0 +1,1 @@
+"""Two jobs or more side by side: settings, coverage, errors, divergence by slice."""

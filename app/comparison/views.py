@@ -1,0 +1,309 @@
+"""What the page that holds jobs side by side shows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from string import ascii_uppercase
+from typing import Any
+
+from pydantic import BaseModel, computed_field
+from sqlmodel import Session
+
+from app.base_models import service as base_models
+from app.comparison.paired import Difference, Paired, compare_rows
+from app.comparison.settings_of import Setting, differing, settings_of
+from app.comparison.wording import sentences_of
+from app.coverage.summary import balance, experts_reached
+from app.coverage.views import FILE as COVERAGE_FILE
+from app.coverage.views import profile_of
+from app.errors import NotFound, Refused
+from app.jobs import service
+from app.jobs.models import Job
+from app.jobs.spec import Evaluation, JobResult, LayerReport
+from app.jobs.states import JobKind, JobState
+from app.jobs.views import JobRow, job_row
+from app.quality.evaluated_rows import FILE as ROWS_FILE
+from app.quality.evaluated_rows import EvaluatedRows, RowsRefused
+from app.settings import Settings
+
+MOST_JOBS = 6
+CHOICES = 25
+
+
+class ComparisonRefused(Refused):
+    """Jobs that cannot be held side by side."""
+
+
+class SubjectView(BaseModel):
+    """One of the things compared: ``letter`` is what the page calls it. Figures that were not
+    measured are None."""
+
+    letter: str
+    id: str
+    name: str
+    recipe: str | None = None
+    state: str | None = None
+    set_id: str | None = None
+    evaluation: Evaluation | None = None
+    bytes_after: int | None = None
+    is_verified: bool | None = None
+
+
+class CoverageRow(BaseModel):
+    """A figure of coverage by its name and unit, and its value for each job."""
+
+    figure: str
+    unit: str
+    values: list[float | None]
+
+
+class LayerRow(BaseModel):
+    """A decoder layer, and its error in each job, None where it has none."""
+
+    layer: int
+    reports: list[LayerReport | None]
+
+
+class DifferenceView(BaseModel):
+    """See ``app.comparison.paired.Difference``."""
+
+    facet: str | None
+    value: str | None
+    rows: int
+    tokens: int
+    before: float
+    after: float
+    difference: float
+    low: float
+    high: float
+    p: float
+    adjusted: float
+    is_beyond_chance: bool
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def verdict(self) -> str:
+        """``better``, ``worse`` or ``no change`` beyond chance."""
+        if not self.is_beyond_chance:
+            return "no change"
+        return "better" if self.difference < 0 else "worse"
+
+
+class PairView(BaseModel):
+    """One subject against the first, on the rows both were measured on; without them ``problem``
+    says why there is no comparison."""
+
+    first: str
+    second: str
+    problem: str | None = None
+    shared: int = 0
+    overall: DifferenceView | None = None
+    slices: list[DifferenceView] = []
+    sentences: list[str] = []
+
+
+class ComparisonView(BaseModel):
+    """Jobs side by side; every later one is held against the first."""
+
+    jobs: str
+    subjects: list[SubjectView]
+    settings: list[Setting]
+    same_settings: int
+    coverage: list[CoverageRow]
+    layers: list[LayerRow]
+    pairs: list[PairView]
+
+
+class ChoiceView(BaseModel):
+    """Jobs to choose from, the newest first."""
+
+    jobs: list[JobRow]
+    total: int
+    page: int
+    pages: int
+
+
+def chosen_ids(jobs: list[str]) -> list[str]:
+    """The ids asked for, each once, from repeated fields and from lists with commas."""
+    ids = [part.strip() for field in jobs for part in field.split(",")]
+    return list(dict.fromkeys(part for part in ids if part))
+
+
+def choice_view(session: Session, settings: Settings, page: int) -> ChoiceView:
+    """Jobs that can be compared: they quantize and have ended well."""
+    found = service.list_jobs(session, state=JobState.SUCCEEDED, limit=1000)
+    found = [job for job in found if job.kind == JobKind.QUANTIZE]
+    pages = max(1, -(-len(found) // CHOICES))
+    page = min(page, pages)
+    shown = found[(page - 1) * CHOICES : page * CHOICES]
+    rows = [job_row(job, settings) for job in shown]
+    return ChoiceView(jobs=rows, total=len(found), page=page, pages=pages)
+
+
+def comparison_view(session: Session, settings: Settings, ids: list[str]) -> ComparisonView:
+    """Jobs side by side.
+
+    Raises NotFound for an unknown job, ComparisonRefused for fewer than two or more than six, and
+    for jobs of different models.
+    """
+    _require_a_few(ids)
+    jobs = [service.get_job(session, job_id) for job_id in ids]
+    _require_one_model(session, jobs)
+    results = [JobResult.model_validate(job.result) if job.result else JobResult() for job in jobs]
+    different, same = differing(
+        [settings_of(job.spec, r.checkpoint) for job, r in zip(jobs, results, strict=True)]
+    )
+    subjects = [
+        SubjectView(
+            letter=letter,
+            id=job.id,
+            name=job.name,
+            recipe=job.recipe,
+            state=job.state,
+            set_id=job.set_id,
+            evaluation=result.evaluation,
+            bytes_after=result.bytes_after,
+            is_verified=result.verification.ok if result.verification else None,
+        )
+        for letter, job, result in zip(ascii_uppercase, jobs, results, strict=False)
+    ]
+    files = [settings.jobs_dir / job.id / ROWS_FILE for job in jobs]
+    return ComparisonView(
+        jobs=",".join(ids),
+        subjects=subjects,
+        settings=different,
+        same_settings=same,
+        coverage=_coverage(settings, ids),
+        layers=_layers([result.layers for result in results]),
+        pairs=_pairs(subjects, files),
+    )
+
+
+def comparison_of_directories(directories: list[Path]) -> ComparisonView:
+    """Evaluations that the command line kept, side by side: what ``evaluate --out`` wrote.
+
+    Raises ComparisonRefused for fewer than two or more than six.
+    """
+    _require_a_few([str(each) for each in directories])
+    subjects = []
+    for letter, directory in zip(ascii_uppercase, directories, strict=False):
+        file = directory / "evaluation.json"
+        evaluation = Evaluation.model_validate_json(file.read_bytes()) if file.is_file() else None
+        name = directory.name
+        subjects.append(
+            SubjectView(letter=letter, id=str(directory), name=name, evaluation=evaluation)
+        )
+    return ComparisonView(
+        jobs=",".join(str(each) for each in directories),
+        subjects=subjects,
+        settings=[],
+        same_settings=0,
+        coverage=[],
+        layers=[],
+        pairs=_pairs(subjects, [directory / ROWS_FILE for directory in directories]),
+    )
+
+
+def _require_a_few(ids: list[str]) -> None:
+    if not 2 <= len(ids) <= MOST_JOBS:
+        raise ComparisonRefused(
+            f"{len(ids)} jobs were chosen: choose two to {MOST_JOBS}, and give each once."
+        )
+
+
+def _require_one_model(session: Session, jobs: list[Job]) -> None:
+    models = [base_models.get_model(session, job.model_id) for job in jobs]
+    for job, model in zip(jobs, models, strict=True):
+        if model.fingerprint != models[0].fingerprint:
+            raise ComparisonRefused(
+                f"Job {jobs[0].id} is of {models[0].name} and job {job.id} of {model.name}: only "
+                "jobs of one model can be compared."
+            )
+
+
+def _coverage(settings: Settings, ids: list[str]) -> list[CoverageRow]:
+    """Summary figures of each job's coverage; empty when none has any."""
+    columns: list[dict[str, float]] = []
+    for job_id in ids:
+        if not (settings.jobs_dir / job_id / COVERAGE_FILE).is_file():
+            columns.append({})
+            continue
+        profile = profile_of(settings, job_id)
+        layers = [layer for layer in balance(profile) if layer.tokens]
+        reached, total = experts_reached(profile)
+        columns.append({"tokens": profile.total_tokens, "rows": len(profile.row_ids)})
+        if total:
+            columns[-1] |= {
+                "reached": reached,
+                "starved": sum(layer.starved for layer in layers),
+                "smallest": min((layer.smallest for layer in layers), default=0),
+                "entropy": _mean([layer.entropy for layer in layers]),
+                "gini": _mean([layer.gini for layer in layers]),
+            }
+    names = {
+        "tokens": ("Tokens", "tokens"),
+        "rows": ("Rows", "rows"),
+        "reached": ("Experts reached", "experts"),
+        "starved": ("Starved experts", "experts"),
+        "smallest": ("Worst fed expert", "tokens"),
+        "entropy": ("Evenness of load (entropy, 1 is even)", ""),
+        "gini": ("Gini of load (0 is even)", ""),
+    }
+    return [
+        CoverageRow(figure=label, unit=unit, values=[column.get(key) for column in columns])
+        for key, (label, unit) in names.items()
+        if any(key in column for column in columns)
+    ]
+
+
+def _mean(values: list[float | None]) -> float:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else 0.0
+
+
+def _layers(reports: list[list[LayerReport]]) -> list[LayerRow]:
+    by_layer = [{report.layer: report for report in each} for each in reports]
+    layers = sorted({layer for each in by_layer for layer in each})
+    return [
+        LayerRow(layer=layer, reports=[each.get(layer) for each in by_layer]) for layer in layers
+    ]
+
+
+def _pairs(subjects: list[SubjectView], files: list[Path]) -> list[PairView]:
+    first = subjects[0]
+    pairs = []
+    for subject, file in zip(subjects[1:], files[1:], strict=True):
+        pair: dict[str, Any] = {"first": first.letter, "second": subject.letter}
+        try:
+            found = compare_rows(_rows(first, files[0]), _rows(subject, file))
+        except (RowsRefused, NotFound) as error:
+            pairs.append(PairView(**pair, problem=error.sentence))
+            continue
+        pairs.append(_pair(first, subject, found))
+    return pairs
+
+
+def _rows(subject: SubjectView, file: Path) -> EvaluatedRows:
+    if not file.is_file():
+        why = (
+            "its rows were not kept: it is older than their keeping. Evaluate it again"
+            if subject.evaluation
+            else "its error on held-out rows was not measured"
+        )
+        raise RowsRefused(f"{subject.letter} ({subject.id}) cannot be compared by slice: {why}.")
+    return EvaluatedRows.load(file)
+
+
+def _pair(first: SubjectView, second: SubjectView, found: Paired) -> PairView:
+    return PairView(
+        first=first.letter,
+        second=second.letter,
+        shared=found.shared,
+        overall=_shown(found.overall),
+        slices=[_shown(one) for one in found.slices],
+        sentences=sentences_of(first.letter, second.letter, found),
+    )
+
+
+def _shown(one: Difference) -> DifferenceView:
+    return DifferenceView.model_validate(one, from_attributes=True)
