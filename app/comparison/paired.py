@@ -19,7 +19,6 @@ rows falls out, and far smaller changes are seen than by laying two intervals si
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -147,7 +146,7 @@ def sign_flip_p(
     for start in range(0, FLIPS, FLIPS_AT_ONCE):
         signs = random.integers(2, size=(min(FLIPS_AT_ONCE, FLIPS - start), rows)) * 2.0 - 1.0
         as_far += (np.abs(signs @ parts) >= seen).sum(axis=0)
-    return cast("NDArray[np.float64]", (1 + as_far) / (1 + FLIPS))
+    return (1 + as_far) / (1 + FLIPS)
 
 
 def benjamini_hochberg(p: NDArray[np.float64]) -> NDArray[np.float64]:
