@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ import pyarrow.parquet as pq
 from pydantic import BaseModel
 
 from app.calibration.composition import SliceResult
+from app.calibration.index import LeftOut
 from app.calibration.totals import Shortfall
 from app.errors import NotFound, Refused
 from app.facets import Facet
@@ -26,6 +28,12 @@ MANIFEST = "manifest.json"
 ROWS = "rows.parquet"
 ID_LENGTH = 16
 
+_TURN = pa.struct([("role", pa.string()), ("start", pa.int32()), ("end", pa.int32())])
+
+# ``text`` is whole; ``turns`` are the characters of each message's words in it, ``cut_start`` to
+# ``cut_end`` those that ``input_ids`` lost at the maximum length. ``named_value`` is what a prompt
+# named, ``named_tokens`` the row's content where that is of no such value itself. ``duplicate_of``
+# is the first row of the set that says the same; ``sequence`` numbers packed sequences from 0.
 ROW_SCHEMA = pa.schema(
     [
         ("row_id", pa.string()),
@@ -39,21 +47,31 @@ ROW_SCHEMA = pa.schema(
         ("input_ids", pa.list_(pa.int32())),
         ("fed_tokens", pa.int32()),
         ("named_tokens", pa.int32()),
+        ("full_tokens", pa.int32()),
+        ("prompt_tokens", pa.int32()),
+        ("named_facet", pa.string()),
+        ("named_value", pa.string()),
+        ("turns", pa.list_(_TURN)),
+        ("cut_start", pa.int32()),
+        ("cut_end", pa.int32()),
+        ("duplicate_of", pa.string()),
+        ("sequence", pa.int32()),
     ]
 )
 
 
 class FacetAmount(BaseModel):
-    """Rows of one facet value, the tokens of their content (``fed_tokens``), and the tokens of
-    rows whose value only their prompt names (``named_tokens``)."""
+    """Rows of one facet value and the tokens of their content (``fed_tokens``); rows whose prompt
+    names the value and the tokens of their content, which is of another (``named_tokens``)."""
 
     rows: int = 0
     fed_tokens: int = 0
+    named_rows: int = 0
     named_tokens: int = 0
 
 
 class SetAside(BaseModel):
-    """A row the chat template refused."""
+    """A row that cannot be rendered: its prompt or the chat template refused it."""
 
     source: str
     row: str
@@ -62,33 +80,40 @@ class SetAside(BaseModel):
 
 class SliceReport(BaseModel):
     """One slice of a built set: what it asked for, in tokens (``budget``) or rows
-    (``asked_rows``), and what it got."""
+    (``asked_rows``), what it got, and what it lost at the maximum length."""
 
     name: str
     budget: int | None
     asked_rows: int | None
     tokens: int
     rows: int
+    cut_tokens: int = 0
+    cut_rows: int = 0
 
     @classmethod
-    def of(cls, result: SliceResult) -> SliceReport:
-        """What a slice of a composition got."""
+    def of(cls, result: SliceResult, written: Mapping[str, int]) -> SliceReport:
+        """A slice of a composition, with the sums over its rows as they were written."""
         return cls(
             name=result.name,
             budget=result.budget,
             asked_rows=result.asked_rows,
-            tokens=result.tokens,
-            rows=result.rows,
+            **{name: written[name] for name in ("tokens", "rows", "cut_tokens", "cut_rows")},
         )
 
 
 class Report(BaseModel):
     """What came out of a build. ``tokens`` counts whole rows, prompt and template included;
-    ``cut_tokens`` those lost at the maximum length."""
+    ``cut_tokens`` those lost at the maximum length, ``prompt_tokens`` those of prompts alone.
+    ``duplicates`` counts rows that say what an earlier one of the set says, ``sequences`` those
+    that rows are packed into (None: they are not)."""
 
     rows: int
     tokens: int
     cut_tokens: int
+    prompt_tokens: int = 0
+    duplicates: int = 0
+    sequences: int | None = None
+    left_out: LeftOut = LeftOut()
     facets: dict[Facet, dict[str, FacetAmount]]
     slices: list[SliceReport]
     set_aside: list[SetAside]

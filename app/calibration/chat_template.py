@@ -62,6 +62,11 @@ class ChatTemplate:
         content = json.dumps([self.source, dict(self.special_tokens)], sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()
 
+    @property
+    def reads_reasoning(self) -> bool:
+        """Whether the template takes reasoning apart from the assistant's words."""
+        return "reasoning_content" in self.source
+
     @cached_property
     def _compiled(self) -> Template:
         try:

@@ -81,7 +81,7 @@ class SliceResult:
 @dataclass(frozen=True)
 class Composition:
     """The chosen rows in seeded random order: their positions in ``pool``, which is in that
-    order too, and the number of the slice of each.
+    order too, the number of the slice of each, and the tokens of each, its prompt included.
 
     ``shared_budget`` is what fixed slices leave of the budget, in tokens (None: no slice has a
     weight); ``shared_rows`` and ``shared_tokens`` are those of the rows they leave that match
@@ -91,6 +91,7 @@ class Composition:
     pool: Pool
     rows: NDArray[np.intp]
     slice_of_row: NDArray[np.intp]
+    lengths: NDArray[np.int64]
     shared_budget: int | None
     shared_rows: int
     shared_tokens: int
@@ -112,7 +113,7 @@ class Composition:
     @property
     def tokens(self) -> int:
         """Tokens of the chosen rows; never more than the budget."""
-        return int(self.pool.tokens[self.rows].sum())
+        return int(self.lengths.sum())
 
     @property
     def shortfalls(self) -> tuple[Quota, ...]:
@@ -122,11 +123,13 @@ class Composition:
 
 @dataclass(frozen=True)
 class Wanted:
-    """A slice with the rows it may take, in seeded order, and their tokens."""
+    """A slice with the rows it may take, in seeded order, the tokens of every row of the pool as
+    the slice has it, and what its rows hold."""
 
     number: int
     part: Slice
     rows: NDArray[np.intp]
+    tokens: NDArray[np.int64]
     available: int
 
     @property
@@ -170,9 +173,9 @@ class _Choice:
         """Have a slice choose among the rows that are free: ``budget`` tokens, or its rows."""
         rows = want.rows[self.free[want.rows]]
         asked, unit = (want.asked_rows or 0, "rows") if budget is None else (budget, "tokens")
-        amounts = self.pool.tokens if unit == "tokens" else _ones(len(self.pool))
+        amounts = want.tokens if unit == "tokens" else _ones(len(self.pool))
         taken, quotas = _fill(want, self.pool, rows, amounts, asked)
-        kept = self._within_budget(taken)
+        kept = self._within_budget(taken, want.tokens)
         if len(kept) < len(taken):
             self.cut_short.append(want.part.name)
         self.budgets[want.number] = budget
@@ -180,14 +183,14 @@ class _Choice:
         self.quotas[want.number] = quotas
         self.free[kept] = False
         if self.left is not None:
-            self.left -= int(self.pool.tokens[kept].sum())
+            self.left -= int(want.tokens[kept].sum())
 
-    def _within_budget(self, rows: NDArray[np.intp]) -> NDArray[np.intp]:
+    def _within_budget(self, rows: NDArray[np.intp], tokens: NDArray[np.int64]) -> NDArray[np.intp]:
         """The rows, in seeded order, that what is left of the budget holds."""
-        if self.left is None or int(self.pool.tokens[rows].sum()) <= self.left:
+        if self.left is None or int(tokens[rows].sum()) <= self.left:
             return rows
         rows = np.sort(rows)
-        fitting: NDArray[np.intp] = rows[np.cumsum(self.pool.tokens[rows]) <= self.left]
+        fitting: NDArray[np.intp] = rows[np.cumsum(tokens[rows]) <= self.left]
         return fitting
 
 
@@ -222,7 +225,7 @@ def preview(spec: SetSpec, pool: Pool) -> Composition:
     slices = tuple(_result(want, choice) for want in wanted)
     composition = Composition(
         pool,
-        *_mixed([choice.chosen[want.number] for want in wanted]),
+        *_mixed(wanted, choice),
         shared_budget=shared_budget,
         shared_rows=len(matching),
         shared_tokens=int(pool.tokens[matching].sum()),
@@ -236,8 +239,8 @@ def preview(spec: SetSpec, pool: Pool) -> Composition:
 
 
 def _wanted(number: int, part: Slice, pool: Pool) -> Wanted:
-    rows = np.flatnonzero(pool.matching(part))
-    return Wanted(number, part, rows, int(pool.tokens[rows].sum()))
+    rows, tokens = np.flatnonzero(pool.matching(part)), pool.tokens_in(part)
+    return Wanted(number, part, rows, tokens, int(tokens[rows].sum()))
 
 
 def _in_turn(shared: Sequence[Wanted], total: int) -> list[tuple[Wanted, int]]:
@@ -301,20 +304,25 @@ def _result(want: Wanted, choice: _Choice) -> SliceResult:
         name=want.part.name,
         budget=choice.budgets[want.number],
         asked_rows=None if want.part.rows == "all" else want.part.rows,
-        tokens=int(choice.pool.tokens[chosen].sum()),
+        tokens=int(want.tokens[chosen].sum()),
         rows=len(chosen),
         available_tokens=want.available,
         available_rows=len(want.rows),
     )
 
 
-def _mixed(chosen: Sequence[NDArray[np.intp]]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """All chosen rows in seeded order, so that any part of the set is a sample of it, and the
-    slice of each."""
+def _mixed(
+    wanted: Sequence[Wanted], choice: _Choice
+) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.int64]]:
+    """All chosen rows in seeded order, so that any part of the set is a sample of it, the slice
+    and the tokens of each."""
+    chosen = [choice.chosen[want.number] for want in wanted]
     rows = np.concatenate(chosen)
     number = np.repeat(np.arange(len(chosen)), [len(part) for part in chosen])
+    pairs = zip(wanted, chosen, strict=True)
+    lengths = np.concatenate([want.tokens[part] for want, part in pairs])
     order = np.argsort(rows)
-    return rows[order], number[order]
+    return rows[order], number[order], lengths[order]
 
 
 def _free_rows_of_any(wanted: Sequence[Wanted], choice: _Choice) -> NDArray[np.intp]:

@@ -18,7 +18,8 @@ def held_out_for(spec: SetSpec, index: CorpusIndex) -> SetSpec | None:
     Slices that the held-out part has no rows for are left out, those of a fixed size get the
     share of it they have of the set, the budget is at most 45,000 tokens (an evaluation reads
     every row through two models), and rows are cut at 256 tokens so that it reaches more
-    languages. Nothing is packed: each row is judged by itself. None when nothing is left.
+    languages. Nothing is packed, each row is judged by itself, and no row says what a calibration
+    row says. None when nothing is left.
     """
     asked = spec.model_copy(
         update={
@@ -26,6 +27,7 @@ def held_out_for(spec: SetSpec, index: CorpusIndex) -> SetSpec | None:
             "split": "held_out",
             "max_length": min(spec.max_length, HELD_OUT_LENGTH),
             "packing": False,
+            "duplicates": "drop",
             "slices": _by_weight(spec, index),
             "token_budget": spec.token_budget or HELD_OUT_BUDGET,
         }

@@ -18,20 +18,22 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
+from pydantic import BaseModel
 
 from app.artifacts import new_file
 from app.calibration.chat_template import RowRefused
+from app.calibration.duplicate_rows import SignatureFiles, first_of_each
 from app.calibration.pool import FacetColumn, Pool, row_hashes
-from app.calibration.rendering import Rendered, Renderer
-from app.calibration.spec import SetSpec, Slice
+from app.calibration.prompting import most_tokens
+from app.calibration.rendering import Renderer
+from app.calibration.spec import Reasoning, SetSpec, Slice
+from app.calibration.tokenizer import ModelTokenizer
 from app.facets import Facet
 from app.sources.rows import RowsFile, iterate_rows, messages_of
 
 Progress = Callable[[int, int], None]
 
-FORMAT = 1
-# The index holds whole lengths: a set of any maximum length is cut from them.
-UNCUT = 2**31 - 1
+FORMAT = 2
 
 _SCHEMA = pa.schema(
     [
@@ -66,9 +68,19 @@ class RefusedRow:
         return listed and (part.balance is None or self.facets[part.balance] is not None)
 
 
+class LeftOut(BaseModel):
+    """Rows that a composition's settings leave out: as duplicates of others, then as shorter than
+    its minimum."""
+
+    duplicates: int = 0
+    too_short: int = 0
+
+
 @dataclass(frozen=True, eq=False)
 class CorpusIndex:
-    """The rows of some sources, sorted by id, with their whole length in tokens."""
+    """The rows of some sources, sorted by id, with their whole length in tokens: a set of any
+    maximum length is cut from them. ``signatures`` finds duplicates among them, ``tokenizer``
+    counts prompts; both are missing in an index of lengths alone."""
 
     row_ids: NDArray[np.str_]
     hashes: NDArray[np.uint64]
@@ -77,25 +89,56 @@ class CorpusIndex:
     splits: FacetColumn
     facets: dict[Facet, FacetColumn]
     refused: tuple[RefusedRow, ...] = ()
+    signatures: SignatureFiles | None = None
+    tokenizer: ModelTokenizer | None = None
 
     def __len__(self) -> int:
         return len(self.tokens)
 
     def pool(self, spec: SetSpec) -> Pool:
-        """The rows a composition may choose from: its sources, its split, cut to its length, in
-        the order of its seed."""
-        whole = _drawn(self, frozenset(spec.sources), spec.split, spec.seed)
-        return replace(whole, tokens=np.minimum(whole.tokens, spec.max_length))
+        """The rows a composition may choose from: its sources, its split, none shorter than it
+        asks, none twice where it drops duplicates, cut to its length, in the order of its seed."""
+        drops = spec.duplicates == "drop"
+        whole = _drawn(self, frozenset(spec.sources), spec.split, spec.seed, drops)
+        if spec.min_tokens:
+            whole = whole.take(np.flatnonzero(whole.tokens >= spec.min_tokens))
+        prompts = {part.name: part.prompt for part in spec.slices if part.prompt is not None}
+        return replace(
+            whole,
+            tokens=np.minimum(whole.tokens, spec.max_length),
+            max_length=spec.max_length,
+            prompt_tokens={
+                name: most_tokens(prompt, self.tokenizer)
+                for name, prompt in prompts.items()
+                if self.tokenizer is not None
+            },
+        )
+
+    def left_out(self, spec: SetSpec) -> LeftOut:
+        """The rows of a composition's sources and split that its settings leave out."""
+        sources = frozenset(spec.sources)
+        every = _drawn(self, sources, spec.split, spec.seed, False)
+        once = _drawn(self, sources, spec.split, spec.seed, spec.duplicates == "drop")
+        return LeftOut(
+            duplicates=len(every) - len(once),
+            too_short=int((once.tokens < spec.min_tokens).sum()),
+        )
 
 
-def open_index(files: Sequence[RowsFile], tokenizer_dir: Path, cache_dir: Path) -> CorpusIndex:
+def open_index(
+    files: Sequence[RowsFile],
+    tokenizer_dir: Path,
+    cache_dir: Path,
+    reasoning: Reasoning = "native",
+) -> CorpusIndex:
     """The index of some sources for a model directory, kept in memory between calls.
 
     Made, which takes as long as tokenizing them, where ``cache_dir`` does not have it. The files
     it depends on are looked at, not read, so a page can ask at every key press.
     """
     stamps = tuple(_stamp(tokenizer_dir / name) for name in _TOKENIZER_FILES)
-    return _opened(tuple(sorted(files, key=_by_source)), tokenizer_dir, cache_dir, stamps)
+    in_order = tuple(sorted(files, key=_by_source))
+    return _opened(in_order, tokenizer_dir, cache_dir, reasoning, stamps)
 
 
 def load_index(
@@ -115,12 +158,13 @@ def load_index(
     done = 0
     for file in missing:
         done = _write_index(file, renderer, places[file], done, total, progress)
-    return _assemble({file.source: pq.read_table(place) for file, place in places.items()})
+    tables = {file: pq.read_table(place) for file, place in places.items()}
+    return _assemble(tables, renderer.tokenizer, cache_dir)
 
 
 def index_key(file: RowsFile, renderer: Renderer) -> str:
     """The name of a source's index: a hash of all its lengths depend on."""
-    parts = [FORMAT, file.source, file.revision]
+    parts = [FORMAT, file.source, file.revision, renderer.reasoning]
     parts += [renderer.template.sha256, renderer.tokenizer.sha256]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
@@ -146,10 +190,15 @@ def _stamp(file: Path) -> tuple[int, int]:
 
 
 @lru_cache(maxsize=8)
-def _drawn(index: CorpusIndex, sources: frozenset[str], split: str, seed: int) -> Pool:
+def _drawn(
+    index: CorpusIndex, sources: frozenset[str], split: str, seed: int, drops_duplicates: bool
+) -> Pool:
     """The rows of some sources and a split, whole, in seeded order: kept, since a person who moves
     a weight changes none of these."""
-    rows = np.flatnonzero(index.sources.among(sources) & index.splits.among([split]))
+    wanted = index.sources.among(sources) & index.splits.among([split])
+    if drops_duplicates:
+        wanted &= _first_of_each(index)
+    rows = np.flatnonzero(wanted)
     pool = Pool(
         row_ids=index.row_ids[rows],
         hashes=index.hashes[rows],
@@ -161,13 +210,22 @@ def _drawn(index: CorpusIndex, sources: frozenset[str], split: str, seed: int) -
 
 
 @lru_cache(maxsize=8)
+def _first_of_each(index: CorpusIndex) -> NDArray[np.bool_]:
+    if index.signatures is None:
+        return np.ones(len(index), dtype=np.bool_)
+    return first_of_each(index.signatures.load(), index.splits.among(["held_out"]))
+
+
+@lru_cache(maxsize=8)
 def _opened(
     files: tuple[RowsFile, ...],
     tokenizer_dir: Path,
     cache_dir: Path,
+    reasoning: Reasoning,
     stamps: tuple[tuple[int, int], ...],  # noqa: ARG001, part of the key
 ) -> CorpusIndex:
-    return load_index(files, Renderer.of_model(tokenizer_dir, UNCUT), cache_dir)
+    renderer = replace(Renderer.of_model(tokenizer_dir), reasoning=reasoning)
+    return load_index(files, renderer, cache_dir)
 
 
 def _write_index(
@@ -181,8 +239,8 @@ def _write_index(
     """Render every row of a source and write its length; gives back the rows done so far."""
     with new_file(place) as draft, pq.ParquetWriter(draft, _SCHEMA, compression="zstd") as writer:
         for batch in iterate_rows(file):
-            results = renderer.render([messages_of(row) for row in batch])
-            entries = [_entry(row, result) for row, result in zip(batch, results, strict=True)]
+            lengths = renderer.lengths([messages_of(row) for row in batch])
+            entries = [_entry(row, length) for row, length in zip(batch, lengths, strict=True)]
             writer.write_table(pa.Table.from_pylist(entries, schema=_SCHEMA))
             done += len(batch)
             if progress is not None:
@@ -190,20 +248,22 @@ def _write_index(
     return done
 
 
-def _entry(row: dict[str, Any], result: Rendered | RowRefused) -> dict[str, Any]:
+def _entry(row: dict[str, Any], length: int | RowRefused) -> dict[str, Any]:
     return {
         "row_id": row["id"],
         "split": row["split"],
-        "tokens": result.full_tokens if isinstance(result, Rendered) else 0,
-        "reason": None if isinstance(result, Rendered) else result.sentence,
+        "tokens": length if isinstance(length, int) else 0,
+        "reason": None if isinstance(length, int) else length.sentence,
         **{facet.value: row[facet.value] for facet in Facet},
     }
 
 
-def _assemble(tables: dict[str, pa.Table]) -> CorpusIndex:
+def _assemble(
+    tables: dict[RowsFile, pa.Table], tokenizer: ModelTokenizer, cache_dir: Path
+) -> CorpusIndex:
     """One index of several packs; of rows with the same id the first source's is kept."""
     table = pa.concat_tables(tables.values())
-    sources = [source for source, part in tables.items() for _ in range(part.num_rows)]
+    sources = [file.source for file, part in tables.items() for _ in range(part.num_rows)]
     row_ids = table["row_id"].to_numpy(zero_copy_only=False).astype(np.str_)
     tokens = table["tokens"].to_numpy().astype(np.int64)
     _, first = np.unique(row_ids, return_index=True)
@@ -218,6 +278,8 @@ def _assemble(tables: dict[str, pa.Table]) -> CorpusIndex:
             facet: FacetColumn.of(table[facet.value].to_pylist()).take(good) for facet in Facet
         },
         refused=tuple(_refused(table, first[tokens[first] == 0], sources)),
+        signatures=SignatureFiles(tuple(tables), cache_dir, good),
+        tokenizer=tokenizer,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,7 +78,8 @@ class Pool:
     ``tokens`` is the length of each rendered row in tokens, already cut to the set's maximum;
     ``sources`` the source of each;
     ``hashes`` is :func:`row_hash` of each id; ``drawn_by`` is the seed whose order the rows are
-    in, None where they are sorted by id.
+    in, None where they are sorted by id. ``prompt_tokens`` is what the prompt of a slice, by its
+    name, adds to a row at most, and ``max_length`` where it is cut then.
     """
 
     row_ids: NDArray[np.str_]
@@ -87,6 +88,8 @@ class Pool:
     facets: Mapping[Facet, FacetColumn]
     sources: FacetColumn
     drawn_by: int | None = None
+    prompt_tokens: Mapping[str, int] = field(default_factory=dict)
+    max_length: int = 2**31 - 1
 
     @classmethod
     def of(cls, candidates: Iterable[Candidate]) -> Pool:
@@ -116,14 +119,24 @@ class Pool:
             raise ValueError("a pool is drawn once, from rows sorted by id")
         # rows are sorted by id, so a stable sort leaves nothing to chance where keys are equal
         order = np.argsort(sampling_keys(self.hashes, seed), kind="stable")
-        return Pool(
-            row_ids=self.row_ids[order],
-            hashes=self.hashes[order],
-            tokens=self.tokens[order],
-            facets={facet: column.take(order) for facet, column in self.facets.items()},
-            sources=self.sources.take(order),
-            drawn_by=seed,
+        return replace(self.take(order), drawn_by=seed)
+
+    def take(self, rows: NDArray[np.intp]) -> Pool:
+        """Some of the rows, in the order given."""
+        return replace(
+            self,
+            row_ids=self.row_ids[rows],
+            hashes=self.hashes[rows],
+            tokens=self.tokens[rows],
+            facets={facet: column.take(rows) for facet, column in self.facets.items()},
+            sources=self.sources.take(rows),
         )
+
+    def tokens_in(self, part: Slice) -> NDArray[np.int64]:
+        """The length of every row as a slice has it, its prompt included."""
+        if part.name not in self.prompt_tokens:
+            return self.tokens
+        return np.minimum(self.tokens + self.prompt_tokens[part.name], self.max_length)
 
     def matching(self, part: Slice) -> NDArray[np.bool_]:
         """Which rows a slice may take: of its sources and its row ids, with one of the listed

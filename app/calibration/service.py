@@ -56,7 +56,7 @@ def index_for(settings: Settings, spec: SetSpec, tokenizer_dir: Path) -> CorpusI
     use, and ModelRefused for a model without a tokenizer or a chat template.
     """
     files = files_of(settings, spec)
-    return open_index(files, tokenizer_dir, settings.index_dir)
+    return open_index(files, tokenizer_dir, settings.index_dir, spec.reasoning)
 
 
 def files_of(settings: Settings, spec: SetSpec) -> list[RowsFile]:

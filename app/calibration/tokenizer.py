@@ -33,6 +33,11 @@ class ModelTokenizer:
         """
         return list(self.tokenizer.encode_batch(list(texts), add_special_tokens=add_special_tokens))
 
+    def count(self, texts: Sequence[str]) -> list[int]:
+        """The length of each text in tokens, without the tokenizer's own special ones."""
+        encodings = self.tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+        return [len(encoding) for encoding in encodings]
+
 
 def load_tokenizer(directory: Path) -> ModelTokenizer:
     """The tokenizer of a model directory. Raises ModelRefused when it cannot be read."""

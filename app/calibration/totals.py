@@ -8,7 +8,7 @@ from pydantic import BaseModel
 
 from app.calibration.composition import Composition, Quota, SliceResult, Unit, preview
 from app.calibration.index import CorpusIndex
-from app.calibration.pool import Pool
+from app.calibration.pool import FacetColumn
 from app.calibration.spec import SetSpec
 from app.facets import Facet
 
@@ -112,9 +112,9 @@ def _slice_amount(part: SliceResult, total: int) -> SliceAmount:
 
 def _facet_amounts(facet: Facet, composition: Composition) -> dict[str, Amount]:
     """Amounts of every value the pool has, and zeros for those a balanced slice asks in vain."""
-    everything = np.arange(len(composition.pool))
-    available = _rows_and_tokens(facet, composition.pool, everything)
-    chosen = _rows_and_tokens(facet, composition.pool, composition.rows)
+    column, pool = composition.pool.facets[facet], composition.pool
+    available = _rows_and_tokens(column, pool.tokens)
+    chosen = _rows_and_tokens(column.take(composition.rows), composition.lengths)
     asked = {quota.value for quota in composition.quotas if quota.facet is facet}
     nothing = (0, 0)
     return {
@@ -129,10 +129,8 @@ def _facet_amounts(facet: Facet, composition: Composition) -> dict[str, Amount]:
     }
 
 
-def _rows_and_tokens(
-    facet: Facet, pool: Pool, rows: NDArray[np.intp]
-) -> dict[str, tuple[int, int]]:
-    column = pool.facets[facet]
-    counts = column.sums(np.ones(len(pool), dtype=np.int64), rows)
-    tokens = column.sums(pool.tokens, rows)
+def _rows_and_tokens(column: FacetColumn, lengths: NDArray[np.int64]) -> dict[str, tuple[int, int]]:
+    rows = np.arange(len(lengths))
+    counts = column.sums(np.ones(len(lengths), dtype=np.int64), rows)
+    tokens = column.sums(lengths, rows)
     return {value: (counts[value], tokens[value]) for value in column.values}

@@ -10,6 +10,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from app.errors import CompositionRefused
@@ -63,9 +65,35 @@ def rows_file(source: str, sources_dir: Path | None = None) -> RowsFile:
     return RowsFile(source, revision, sources_dir / source / revision / ROWS)
 
 
-def rows_files(sources: Iterable[str], sources_dir: Path | None = None) -> list[RowsFile]:
-    """The rows files of some sources, in their order. Raises CompositionRefused."""
-    return [rows_file(source, sources_dir) for source in sources]
+def rows_files(
+    sources: Iterable[str],
+    sources_dir: Path | None = None,
+    revisions: Mapping[str, str] | None = None,
+) -> list[RowsFile]:
+    """The rows files of some sources, in their order, those in ``revisions`` as they were then.
+
+    Raises CompositionRefused.
+    """
+    pinned = revisions or {}
+    return [
+        pinned_file(source, pinned[source], sources_dir)
+        if source in pinned
+        else rows_file(source, sources_dir)
+        for source in sources
+    ]
+
+
+def pinned_file(source: str, revision: str, sources_dir: Path | None = None) -> RowsFile:
+    """The rows of a source at one revision. Raises CompositionRefused when they are not here."""
+    if source in PACKS:
+        file = rows_file(source)
+        if file.revision == revision:
+            return file
+    elif sources_dir is not None and (sources_dir / source / revision / MANIFEST).is_file():
+        return RowsFile(source, revision, sources_dir / source / revision / ROWS)
+    raise CompositionRefused(
+        f"Source {source!r} is not here at revision {revision[:40]}: fetch that revision again."
+    )
 
 
 def current_revision(source: str, sources_dir: Path) -> str | None:
@@ -93,6 +121,27 @@ def load_rows(
     rows = [row for file in files for batch in iterate_rows(file) for row in batch]
     wanted = [row for row in rows if split is None or row["split"] == split]
     return sorted(wanted, key=lambda row: row["id"])
+
+
+def find_rows(files: Iterable[RowsFile], row_ids: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """The rows with some ids, by id: of the first source that has each, the sources in the order
+    of their names.
+
+    Ids are looked at first and the rest is read where they are, a batch at a time, so memory
+    holds the rows found and not the sources.
+    """
+    wanted = pa.array(sorted(set(row_ids)), pa.string())
+    found: dict[str, dict[str, Any]] = {}
+    for file in sorted(files, key=lambda file: file.source):
+        with pq.ParquetFile(file.path) as parquet:
+            for group in range(parquet.num_row_groups):
+                ids = parquet.read_row_group(group, columns=["id"])["id"]
+                if not pc.any(pc.is_in(ids, wanted)).as_py():
+                    continue
+                for batch in parquet.iter_batches(BATCH_ROWS, row_groups=[group]):
+                    for row in batch.filter(pc.is_in(batch["id"], wanted)).to_pylist():
+                        found.setdefault(row["id"], row)
+    return found
 
 
 def messages_of(row: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -36,6 +37,16 @@ def test_a_packed_row_is_as_alone(name: str) -> None:
         alone = hidden_states(model, ids, torch.arange(ids.shape[1])[None])[0]
         torch.testing.assert_close(together[batch.row_of_token == at], alone, atol=1e-4, rtol=1e-4)
     assert rows_stay_apart(model)
+
+
+def test_a_packed_sequence_is_one_text() -> None:
+    model = tiny_model(MOE["mixtral"]())
+    rows = [replace(row, sequence=0) for row in rows_of(7, 11)]
+    (batch,) = pack([*rows, *rows_of(5)], tokens_a_batch=100)
+    together = hidden_states(model, batch.input_ids, batch.position_ids)[0][:18]
+    ids = torch.from_numpy(np.concatenate([row.input_ids for row in rows]).astype(np.int64))[None]
+    alone = hidden_states(model, ids, torch.arange(18)[None])[0]
+    torch.testing.assert_close(together, alone, atol=1e-4, rtol=1e-4)
 
 
 def test_a_model_that_leaks_gets_one_row_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,8 +10,9 @@ trying it (``workers.engine.forward``), gets one row a batch.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 import numpy as np
 import torch
@@ -39,27 +40,39 @@ class PackedBatch:
 def pack(rows: Sequence[CalibrationRow], tokens_a_batch: int) -> list[PackedBatch]:
     """The rows in their order, as many whole rows a batch as fit ``tokens_a_batch``.
 
-    A row longer than that gets a batch of its own. ``tokens_a_batch=1`` gives one row a batch.
+    Rows that the set packs into one sequence stay together and see those before them. A row or
+    sequence longer than that gets a batch of its own. ``tokens_a_batch=1`` gives one a batch.
     """
     batches: list[PackedBatch] = []
-    pending: list[int] = []
+    pending: list[list[int]] = []
     filled = 0
-    for index, row in enumerate(rows):
-        length = len(row.input_ids)
+    for sequence in _sequences(rows):
+        length = sum(len(rows[index].input_ids) for index in sequence)
         if pending and filled + length > tokens_a_batch:
             batches.append(_batch_of(rows, pending))
             pending, filled = [], 0
-        pending.append(index)
+        pending.append(sequence)
         filled += length
     if pending:
         batches.append(_batch_of(rows, pending))
     return batches
 
 
-def _batch_of(rows: Sequence[CalibrationRow], indices: list[int]) -> PackedBatch:
+def _sequences(rows: Sequence[CalibrationRow]) -> Iterator[list[int]]:
+    """The indices of the rows of each sequence; a row that is not packed is one by itself."""
+    numbered = enumerate(row.sequence for row in rows)
+    # the index tells rows apart that are not packed
+    for _, members in groupby(numbered, lambda pair: pair if pair[1] is None else pair[1:]):
+        yield [index for index, _ in members]
+
+
+def _batch_of(rows: Sequence[CalibrationRow], sequences: list[list[int]]) -> PackedBatch:
+    indices = [index for sequence in sequences for index in sequence]
     lengths = [len(rows[index].input_ids) for index in indices]
     ids = np.concatenate([rows[index].input_ids for index in indices]).astype(np.int64)
-    positions = np.concatenate([np.arange(length) for length in lengths])
+    positions = np.concatenate(
+        [np.arange(sum(len(rows[index].input_ids) for index in each)) for each in sequences]
+    )
     return PackedBatch(
         input_ids=torch.from_numpy(ids)[None],
         position_ids=torch.from_numpy(positions)[None],

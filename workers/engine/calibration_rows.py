@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,11 +27,13 @@ FACET_COLUMNS = ("spoken_language", "programming_language", "domain", "source", 
 
 @dataclass(frozen=True)
 class CalibrationRow:
-    """One row: its id, its tokens (int32, one dimension) and the value of each facet it has."""
+    """One row: its id, its tokens (int32, one dimension), the value of each facet it has, and
+    the sequence it is packed into with its neighbours (None: it is not)."""
 
     row_id: str
     input_ids: np.ndarray
     facets: dict[str, str]
+    sequence: int | None = None
 
 
 @dataclass(frozen=True)
@@ -85,7 +88,10 @@ def _read_built_set(directory: Path) -> CalibrationRows:
     try:
         set_id = str(json.loads(manifest.read_text(encoding="utf-8"))["id"])
         table = pq.read_table(table_file)
-        columns = {name: table.column(name).to_pylist() for name in table.column_names}
+        wanted = ("row_id", "input_ids", "sequence", *FACET_COLUMNS)
+        columns = {
+            name: table.column(name).to_pylist() for name in wanted if name in table.column_names
+        }
         ids = [np.asarray(tokens, dtype=np.int32) for tokens in columns["input_ids"]]
         row_ids = [str(row_id) for row_id in columns["row_id"]]
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -95,7 +101,8 @@ def _read_built_set(directory: Path) -> CalibrationRows:
         {name: str(columns[name][at]) for name in present if columns[name][at]}
         for at in range(len(ids))
     ]
-    rows = zip(row_ids, ids, facets, strict=True)
+    sequences = columns.get("sequence", [None] * len(ids))
+    rows = zip(row_ids, ids, facets, sequences, strict=True)
     return CalibrationRows(set_id, tuple(CalibrationRow(*row) for row in rows if len(row[1])))
 
 
@@ -157,3 +164,13 @@ def _check_fits(found: CalibrationRows, limits: ModelLimits) -> None:
                 f"Row {row.row_id} has {len(row.input_ids):,} tokens, and the model has "
                 f"{limits.positions:,} positions: build the set with a smaller maximum length."
             )
+    packed: Counter[int] = Counter()
+    for row in found.rows:
+        if row.sequence is not None:
+            packed[row.sequence] += len(row.input_ids)
+    longest = max(packed.values(), default=0)
+    if longest > limits.positions:
+        raise ModelRefused(
+            f"Rows are packed into sequences of up to {longest:,} tokens, and the model has "
+            f"{limits.positions:,} positions: build the set with a smaller maximum length."
+        )

@@ -31,7 +31,10 @@ def fingerprint(
     return Fingerprint(
         parts={
             "the recipe": _sha256(recipe.encode()),
-            "the calibration set": _sha256(*(row.input_ids.tobytes() for row in rows.rows)),
+            "the calibration set": _sha256(
+                *(row.input_ids.tobytes() for row in rows.rows),
+                *(str(row.sequence).encode() for row in rows.rows if row.sequence is not None),
+            ),
             "the source model": source_of(spec.model).fingerprint,
             "the packages": ", ".join(f"{n} {v}" for n, v in package_versions().items()),
             "the kind of device": _device_kind(model.device),

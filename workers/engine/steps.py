@@ -14,9 +14,10 @@ from typing import Any, TypeVar
 
 import torch
 from pydantic import BaseModel
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 
 from app.artifacts import write_model, write_text, write_whole
+from app.calibration.leakage import refuse_leaks
 from app.calibration.spec import SetSpec
 from app.coverage.profile import Profile
 from app.coverage.summary import concerns, starved
@@ -122,9 +123,12 @@ def build(run: Run) -> Figures:
         refuse_too_large(spec.model, spec.recipe, run.destination)
     tokenizer = load_tokenizer(spec.model)
     limits = _limits(spec.model)
-    run.rows = _rows(run, spec.calibration, tokenizer, limits)
+    place = _built(run, spec.calibration)
+    run.rows = read_rows(place, tokenizer, limits)
     if quantizes and spec.held_out is not None:
-        run.held_out = _rows(run, spec.held_out, tokenizer, limits, held_out=True)
+        held_out = _built(run, spec.held_out, held_out=True)
+        refuse_leaks(place, held_out)
+        run.held_out = read_rows(held_out, tokenizer, limits)
     run.result.set_id = run.rows.id
     run.result.set_rows = len(run.rows.rows)
     run.result.set_tokens = run.rows.tokens
@@ -366,16 +370,10 @@ def stored_dtypes(model: PreTrainedModel, plan: Plan, source: Path) -> dict[str,
     return {**found, **packed}
 
 
-def _rows(
-    run: Run,
-    wanted: SetSpec | Path,
-    tokenizer: PreTrainedTokenizerBase,
-    limits: ModelLimits,
-    *,
-    held_out: bool = False,
-) -> CalibrationRows:
+def _built(run: Run, wanted: SetSpec | Path, *, held_out: bool = False) -> Path:
+    """Where the rows lie: a composition is built first."""
     if isinstance(wanted, Path):
-        return read_rows(wanted, tokenizer, limits)
+        return wanted
     from app.calibration.building import build_set
 
     built = build_set(
@@ -386,7 +384,7 @@ def _rows(
         progress=run.progress(Step.BUILD, "rows"),
     )
     _tell_shortfalls(run, built.warnings, held_out=held_out)
-    return read_rows(built.directory, tokenizer, limits)
+    return built.directory
 
 
 def _tell_shortfalls(run: Run, warnings: list[str], *, held_out: bool) -> None:

@@ -3,9 +3,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from app.calibration.conversation import with_prompt
 
 from app.calibration.chat_template import ChatTemplate, RowRefused
+from app.calibration.conversation import with_prompt
 from app.calibration.rendering import Rendered, Renderer
 from app.calibration.spec import Reasoning, Truncation
 from app.calibration.tokenizer import ModelTokenizer, load_tokenizer
