@@ -34,7 +34,7 @@ from workers.engine.layer_store import Fingerprint, LayerStore
 from workers.engine.loading import linearize, load_model
 from workers.engine.reference import ToldAWQModifier
 
-ROWS, TOKENS = 16, 512
+ROWS, TOKENS, LONG = 16, 512, 2048
 SHAPES = ((32, 4), (128, 8))
 RECIPE = PRESETS["experts-w4a16-g32"]
 MODES: dict[str, dict[str, Any]] = {
@@ -67,7 +67,7 @@ def config(experts: int, top_k: int, layers: int, intermediate: int) -> MiniMaxM
         num_key_value_heads=2,
         head_dim=64,
         rotary_dim=32,
-        max_position_embeddings=1024,
+        max_position_embeddings=LONG,
         intermediate_size=intermediate,
         num_local_experts=experts,
         num_experts_per_tok=top_k,
@@ -187,11 +187,16 @@ def _equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool
 
 def scaling(rounds: int) -> None:
     """Print how CPU time grows with experts at the same active parameters, and with tokens."""
-    print("\n### Experts at the same active parameters (top-4), 1 layer, 16 × 512 tokens\n")
-    print("| experts | routed, CPU s | fast, CPU s |\n|---:|---:|---:|")
+    print("\n### Experts at the same active parameters (top-4), 1 layer, CPU s\n")
+    print("| experts | routed, 16 × 512 tokens | fast | routed, 16 × 2,048 tokens | fast |")
+    print("|---:|---:|---:|---:|---:|")
     for experts in (8, 32, 128):
-        found = [_median(experts, 4, ROWS, mode, rounds) for mode in ("routed", "fast")]
-        print(f"| {experts} | {found[0]:.2f} | {found[1]:.2f} |", flush=True)
+        found = [
+            _median(experts, 4, ROWS, mode, rounds, tokens)
+            for tokens in (TOKENS, LONG)
+            for mode in ("routed", "fast")
+        ]
+        print(f"| {experts} | {' | '.join(f'{seconds:.2f}' for seconds in found)} |", flush=True)
     print("\n### Tokens, 32 experts, top-4, 1 layer\n")
     print("| tokens | exact, CPU s | routed, CPU s |\n|---:|---:|---:|")
     for rows in (8, 16, 32, 64):
@@ -209,19 +214,29 @@ def scaling(rounds: int) -> None:
     print(f"| overhead | {100 * (statistics.median(b / a for a, b in pairs) - 1):.1f} % |")
 
 
-def _median(experts: int, top_k: int, rows: int, mode: str, rounds: int) -> float:
-    return statistics.median(_once(experts, top_k, 1, rows, mode) for _ in range(rounds))
+def _median(
+    experts: int, top_k: int, rows: int, mode: str, rounds: int, tokens: int = TOKENS
+) -> float:
+    return statistics.median(
+        _once(experts, top_k, 1, rows, mode, tokens=tokens) for _ in range(rounds)
+    )
 
 
 def _once(
-    experts: int, top_k: int, layers: int, rows: int, mode: str, keep: Path | None = None
+    experts: int,
+    top_k: int,
+    layers: int,
+    rows: int,
+    mode: str,
+    keep: Path | None = None,
+    tokens: int = TOKENS,
 ) -> float:
     with tempfile.TemporaryDirectory() as folder:
         saved = tiny_models.save(
             tiny_models.tiny_model(config(experts, top_k, layers, 128)), Path(folder)
         )
         model = linearize(load_model(saved))
-    batches = pack(tiny_models.rows_of(*[TOKENS] * rows), TOKENS)
+    batches = pack(tiny_models.rows_of(*[tokens] * rows), tokens)
     return measure(model, RECIPE.model_copy(update=MODES[mode]), batches, keep).cpu_seconds
 
 
