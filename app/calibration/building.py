@@ -17,6 +17,7 @@ from app.artifacts import new_directory, sync
 from app.calibration import duplicates
 from app.calibration.built_set import (
     MANIFEST,
+    MANIFEST_FORMAT,
     ROW_SCHEMA,
     ROWS,
     BuiltSet,
@@ -35,12 +36,13 @@ from app.calibration.set_report import Tally, report_of
 from app.calibration.spec import SetSpec
 from app.errors import CompositionRefused
 from app.facets import Facet
+from app.sources.entry import SourceEntry
+from app.sources.pinning import fetch_missing
 from app.sources.rows import BATCH_ROWS, RowsFile, find_rows, messages_of, rows_files
 
 Progress = Callable[[int, int], None]
 Row = Mapping[str, Any]
 
-MANIFEST_FORMAT = 2
 # Another version of one of these may give other text, other ids or other bytes.
 PACKAGES = ("jinja2", "pyarrow", "rensa", "tokenizers")
 
@@ -65,18 +67,22 @@ def build_set(
     index_dir: Path | None = None,
     sources_dir: Path | None = None,
     revisions: Mapping[str, str] | None = None,
+    entries: Sequence[SourceEntry] = (),
 ) -> BuiltSet:
     """Build a set for a model's tokenizer and chat template into ``sets_dir/<id>``.
 
     A set that is there already is given back as it is. ``progress`` gets rows done and rows to
     do, first of the index (kept in ``index_dir``), then of the set. ``index_dir`` and
     ``sources_dir``, where fetched sources are, lie beside ``sets_dir`` by default. ``revisions``
-    pins sources by name; others are taken as they are now.
+    pins sources by name; others are taken as they are now. Those of ``entries`` are fetched where
+    their rows are not here.
 
     Raises CompositionRefused, ModelRefused, DiskFull.
     """
     renderer = Renderer.of_model(tokenizer_dir, spec)
-    files = rows_files(spec.sources, sources_dir or sets_dir.parent / "sources", revisions)
+    sources_dir = sources_dir or sets_dir.parent / "sources"
+    fetch_missing(entries, sources_dir, revisions)
+    files = rows_files(spec.sources, sources_dir, revisions)
     index = load_index(files, renderer, index_dir or sets_dir.parent / "index", progress)
     composition = compose(spec, index.pool(spec))
     chosen = _chosen(spec, files, composition, renderer)

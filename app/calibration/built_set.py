@@ -27,6 +27,7 @@ from app.facets import Facet
 MANIFEST = "manifest.json"
 ROWS = "rows.parquet"
 ID_LENGTH = 16
+MANIFEST_FORMAT = 2
 
 _TURN = pa.struct([("role", pa.string()), ("start", pa.int32()), ("end", pa.int32())])
 

@@ -16,6 +16,8 @@ from app.base_models.models import BaseModelRecord
 from app.calibration import service
 from app.calibration.building import build_set
 from app.calibration.models import CalibrationSet
+from app.calibration.rebuilding import read_manifest
+from app.calibration.rendering import Renderer
 from app.calibration.set_files import read_set_file
 from app.calibration.spec import SetSpec
 from app.calibration.starter import software_engineer
@@ -40,16 +42,28 @@ def list_(json: Json = False) -> None:
 @app.command()
 def build(
     set_: Annotated[
-        str, typer.Argument(metavar="SET", help="A saved set's id, a YAML file, or 'starter'.")
+        str,
+        typer.Argument(
+            metavar="SET",
+            help="A saved set's id, a YAML file, a built set's manifest or 'starter'.",
+        ),
     ],
     model: Annotated[str, typer.Option(help="A model directory, or an added model's id.")],
     json: Json = False,
 ) -> None:
-    """Build a set for a model: choose its rows, render and tokenize them."""
+    """Build a set for a model: choose its rows, render and tokenize them.
+
+    From a manifest the same bytes are built again, of the revisions it names.
+    """
     with installed() as (session, settings):
-        spec = find_spec(session, set_)
         directory = _model_directory(session, model)
-        service.index_for(settings, spec, directory)
+        again = read_manifest(Path(set_)) if Path(set_).is_file() else None
+        if again is not None:
+            again.require_same_model(Renderer.of_model(directory, again.spec))
+            for sentence in again.differences():
+                complain(sentence)
+        spec = again.spec if again else find_spec(session, set_)
+        service.require_in_use(settings, spec)
         with _progress("Rows") as advance:
             built = build_set(
                 spec,
@@ -57,6 +71,7 @@ def build(
                 sets_dir=settings.sets_dir,
                 index_dir=settings.index_dir,
                 sources_dir=settings.sources_dir,
+                revisions=again.revisions if again else None,
                 progress=advance,
             )
     if json:

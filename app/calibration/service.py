@@ -61,13 +61,18 @@ def index_for(settings: Settings, spec: SetSpec, tokenizer_dir: Path) -> CorpusI
 
 def files_of(settings: Settings, spec: SetSpec) -> list[RowsFile]:
     """The rows files of a composition's sources. Raises CompositionRefused as above."""
+    require_in_use(settings, spec)
+    return rows_files(spec.sources, settings.sources_dir)
+
+
+def require_in_use(settings: Settings, spec: SetSpec) -> None:
+    """Raises CompositionRefused for a pack that this installation does not use."""
     for source in spec.sources:
         if source in PACKS and source not in settings.corpus_packs:
             raise CompositionRefused(
                 f"The pack {source!r} is not in use here (CALIBRANT_CORPUS_PACKS is "
                 f"{','.join(settings.corpus_packs)}): take it out of the set."
             )
-    return rows_files(spec.sources, settings.sources_dir)
 
 
 def require_buildable(settings: Settings, spec: SetSpec, tokenizer_dir: Path) -> CorpusIndex:

@@ -29,6 +29,7 @@ from app.jobs.states import FINAL, HELD_BY_WORKER, JobKind, JobState, may_follow
 from app.recipes import service as recipes
 from app.recipes.schema import DEFAULT_PRESET
 from app.settings import Settings
+from app.sources.pinning import pinned_entries
 
 LOST = (
     "The worker that ran this job is gone: it was stopped, or it crashed. "
@@ -124,6 +125,7 @@ def compose_job(
     if chosen is not None:
         recipes.require_fitting(chosen, model)
     index = calibration.require_buildable(settings, spec, Path(model.path))
+    files = calibration.files_of(settings, spec)
     job_id = secrets.token_hex(6)
     job_spec = JobSpec(
         job_id=job_id,
@@ -131,6 +133,8 @@ def compose_job(
         directory=settings.jobs_dir / job_id,
         sets_dir=settings.sets_dir,
         sources_dir=settings.sources_dir,
+        sources=pinned_entries(files),
+        revisions={file.source: file.revision for file in files},
         model=Path(model.path),
         calibration=spec,
         held_out=held_out_for(spec, index) if quantizes else None,

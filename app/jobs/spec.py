@@ -15,6 +15,7 @@ from app.calibration.spec import SetSpec
 from app.jobs.preflight import Preflight
 from app.jobs.states import STEPS, JobKind, Step
 from app.recipes.schema import Recipe
+from app.sources.entry import SourceEntry
 
 Resume = Literal["never", "if_possible", "required"]
 
@@ -24,7 +25,8 @@ class JobSpec(BaseModel):
 
     ``calibration`` is a composition to build, or the path of a built set or a JSONL file;
     ``held_out`` likewise, used by the evaluation alone. ``sources_dir`` is where fetched sources
-    are, by default beside ``sets_dir``.
+    are, by default beside ``sets_dir``; ``sources`` are the entries of those the composition uses,
+    fetched where they are not there, and ``revisions`` what each is held to.
 
     Finished layers are kept inside the job's directory. With ``resume`` those that are there, or
     else those in ``layers_from`` of an earlier job, are used: ``required`` refuses when they were
@@ -38,6 +40,8 @@ class JobSpec(BaseModel):
     directory: Path
     sets_dir: Path
     sources_dir: Path | None = None
+    sources: list[SourceEntry] = []
+    revisions: dict[str, str] = {}
     model: Path
     calibration: SetSpec | Path
     held_out: SetSpec | Path | None = None

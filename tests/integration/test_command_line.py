@@ -137,6 +137,25 @@ def test_a_model_without_a_tokenizer(place: Path, composition: Path) -> None:
     assert "tokenizer" in sentence
 
 
+def test_a_manifest_builds_the_same_bytes_elsewhere(
+    place: Path, built: Any, tmp_path: Path
+) -> None:
+    manifest = Path(built["manifest"])
+    done = calibrant(tmp_path, "sets", "build", str(manifest), "--model", str(MODEL), "--json")
+    assert done.returncode == 0, done.stderr
+    again = json.loads(done.stdout)
+    assert again["id"] == built["id"]
+    for name in ("rows.parquet", "manifest.json"):
+        here, there = manifest.with_name(name), Path(again["manifest"]).with_name(name)
+        assert here.read_bytes() == there.read_bytes()
+    document = json.loads(manifest.read_text())
+    document["identity"]["tokenizer_sha256"] = "0" * 64
+    other = tmp_path / "other.json"
+    other.write_text(json.dumps(document))
+    sentence = refused(place, "sets", "build", str(other), "--model", str(MODEL))
+    assert "another tokenizer" in sentence
+
+
 def test_an_empty_slice_is_named(place: Path) -> None:
     file = place / "empty.yaml"
     file.write_text(

@@ -381,6 +381,8 @@ def _built(run: Run, wanted: SetSpec | Path, *, held_out: bool = False) -> Path:
         tokenizer_dir=run.spec.model,
         sets_dir=run.spec.sets_dir,
         sources_dir=run.spec.sources_dir,
+        entries=run.spec.sources,
+        revisions=run.spec.revisions,
         progress=run.progress(Step.BUILD, "rows"),
     )
     _tell_shortfalls(run, built.warnings, held_out=held_out)
