@@ -163,13 +163,15 @@ def environment(settings: Settings) -> dict[str, str]:
     """The environment that gives a child process these settings."""
     given = {
         f"CALIBRANT_{name.upper()}": value
-        for name, value in settings.model_dump(mode="json", exclude={"token"}).items()
+        for name, value in settings.model_dump(mode="json", exclude={"token", "hf_token"}).items()
         if value is not None and name != "corpus_packs"
     }
     given["CALIBRANT_DATA_DIR"] = str(settings.data_dir.resolve())
     given["CALIBRANT_CORPUS_PACKS"] = ",".join(settings.corpus_packs)
-    if settings.token:
-        given["CALIBRANT_TOKEN"] = settings.token.get_secret_value()
+    # A dumped secret is stars.
+    for name, secret in (("TOKEN", settings.token), ("HF_TOKEN", settings.hf_token)):
+        if secret:
+            given[f"CALIBRANT_{name}"] = secret.get_secret_value()
     return os.environ | {name: str(value) for name, value in given.items()}
 
 

@@ -9,8 +9,9 @@ from app.calibration.models import CalibrationSet
 from app.checkpoints.models import Checkpoint
 from app.jobs.models import Job, JobEvent
 from app.recipes.models import SavedRecipe
+from app.sources.models import SourceRecord
 
 TABLES: tuple[type[SQLModel], ...] = (
-    BaseModelRecord, CalibrationSet, Job, JobEvent, Checkpoint, SavedRecipe,
+    BaseModelRecord, CalibrationSet, Job, JobEvent, Checkpoint, SavedRecipe, SourceRecord,
 )  # fmt: skip
 metadata = SQLModel.metadata

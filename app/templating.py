@@ -11,7 +11,7 @@ from jinja2.sandbox import SandboxedEnvironment
 
 from app import formatting
 from app.assets import HTMX_CDN_URL, HTMX_FILE, htmx_integrity, static_url
-from app.facets import Facet, label_of
+from app.facets import Facet, label_of, vocabulary
 from app.settings import ROOT
 
 FILTERS = {
@@ -45,6 +45,7 @@ def _environment() -> SandboxedEnvironment:
         facets=tuple(Facet),
         label_of=label_of,
         facet_value=facet_value,
+        vocabulary=vocabulary,
     )
     return environment
 

@@ -34,15 +34,21 @@ _CHATS = ("messages", "conversations", "conversation", "dialogue", "turns", "cha
 _LANGUAGE = frozenset({"lang", "language", "lang_code", "locale"})
 
 
-def propose(rows: Sequence[Mapping[str, Any]]) -> Proposal | None:
-    """The formatter that most of some rows fit; of equals the one that says most about the
-    columns. None when no row fits any."""
+def propose(rows: Sequence[Mapping[str, Any]], only: str | None = None) -> Proposal | None:
+    """The most telling formatter that half of some rows fit, else the one that most do.
+
+    With ``only`` its columns alone are looked for. None when no row fits.
+    """
     names = list(dict.fromkeys(str(name) for row in rows for name in row))
     best: Proposal | None = None
     for formatter, columns in _candidates(names, rows):
+        if only is not None and formatter != only:
+            continue
         fits = sum(_fits(formatter, columns, row) for row in rows)
         if fits and (best is None or fits > best.fits):
             best = Proposal(formatter=formatter, columns=columns, fits=fits, looked_at=len(rows))
+        if 2 * fits >= len(rows) > 0:
+            break
     return best and best.model_copy(update={"label_columns": _label_columns(names, rows)})
 
 

@@ -51,7 +51,7 @@ class HubOrigin(_Origin):
     revision: Annotated[str, Field(min_length=1, max_length=200)] | None = None
     streaming: bool = False
     rows_limit: Annotated[int, Field(ge=1, le=10_000_000)] | None = ROWS_LIMIT
-    buffer_rows: Annotated[int, Field(ge=1, le=1_000_000)] = 10_000
+    buffer_rows: Annotated[int, Field(ge=1, le=1_000_000)] = 2_000
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
 
 

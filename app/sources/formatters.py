@@ -70,11 +70,7 @@ def require_formatter(formatter: str, columns: Sequence[str], params: Params) ->
 
     Raises Refused with the nearest name.
     """
-    if formatter not in FORMATTERS:
-        known = ", ".join(FORMATTERS)
-        hint = nearest(formatter, FORMATTERS)
-        raise Refused(f"There is no formatter {formatter!r}{hint}; there are: {known}.")
-    rule = FORMATTERS[formatter]
+    rule = known_formatter(formatter)
     if not rule.least <= len(columns) <= rule.most:
         raise Refused(
             f"Formatter {formatter!r} takes {rule.columns}: "
@@ -93,6 +89,15 @@ def require_formatter(formatter: str, columns: Sequence[str], params: Params) ->
                 f"Parameter {name!r} is a template: it is put before each row as a slice's prompt, "
                 "where its values are dealt evenly; here only fixed words can stand."
             )
+
+
+def known_formatter(name: str) -> Formatter:
+    """A formatter by its name. Raises Refused with the nearest name."""
+    if name not in FORMATTERS:
+        known = ", ".join(FORMATTERS)
+        hint = nearest(name, FORMATTERS)
+        raise Refused(f"There is no formatter {name!r}{hint}; there are: {known}.")
+    return FORMATTERS[name]
 
 
 def conversation(given: Any, params: Params, where: str) -> list[Message]:

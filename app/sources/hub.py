@@ -113,6 +113,10 @@ class Hub:
             dataset = dataset.select_columns(_wanted(entry, dataset.column_names))
         yield from _streamed(dataset, origin) if origin.streaming else _drawn(dataset, origin)
 
+    def first_rows(self, origin: HubOrigin, found: Found) -> Iterator[dict[str, Any]]:
+        """The rows of a streamed data set from its first on, with every column."""
+        yield from self._opened(origin, found)
+
     @staticmethod
     def sampling(origin: HubOrigin) -> str:
         """How rows are drawn, in words for the manifest."""

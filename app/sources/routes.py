@@ -1,33 +1,220 @@
-"""The page about sources."""
+"""The pages about sources."""
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Request
-from fastapi.responses import PlainTextResponse, Response
+from typing import Annotated, Any
 
-from app.dependencies import SettingsDep
-from app.errors import NotFound
-from app.negotiation import Table, answer
-from app.sources.catalogue import get_source
-from app.sources.views import SourceListView, source_list
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import PlainTextResponse, RedirectResponse, Response
+from pydantic import BaseModel, ConfigDict, Field
+from sqlmodel import Session
+
+from app.dependencies import SessionDep, SettingsDep
+from app.errors import NotFound, Refused
+from app.facets import Facet
+from app.negotiation import (
+    Submission,
+    SubmissionDep,
+    Table,
+    answer,
+    created,
+    done,
+    takes,
+    validated,
+    wants_html,
+)
+from app.settings import Settings
+from app.sources import service
+from app.sources.adding import NewSource, add_folder, add_hub, add_upload, by_comma
+from app.sources.catalogue import get_entry, get_source, list_sources
+from app.sources.entry import Column
+from app.sources.fetch_process import start_fetch
+from app.sources.search import SourceQuery, matching
+from app.sources.uploads import Sent, SentDep
+from app.sources.views import (
+    AddSourceView,
+    SourceListView,
+    SourceView,
+    add_source_view,
+    source_list,
+    source_view,
+)
 
 router = APIRouter(tags=["sources"])
 
-COLUMNS = ("name", "title", "kind", "rows", "size_bytes", "revision")
+COLUMNS = ("name", "title", "kind", "state", "enabled", "place", "rows", "size_bytes", "revision")
+QueryDep = Annotated[SourceQuery, Query()]
+PageParam = Annotated[int, Query(ge=1, le=1_000_000)]
+
+
+class SourceChange(BaseModel):
+    """What to change of a source; a field that is not given stays. A tag that is empty is taken
+    away."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    title: Annotated[str | None, Field(max_length=200)] = None
+    formatter: Annotated[str | None, Field(max_length=80)] = None
+    columns: tuple[Column, ...] | None = None
+    license: Annotated[str | None, Field(max_length=200)] = None
+    spoken_language: Annotated[str | None, Field(max_length=80)] = None
+    programming_language: Annotated[str | None, Field(max_length=80)] = None
+    domain: Annotated[str | None, Field(max_length=80)] = None
+    enabled: bool | None = None
+
+    @classmethod
+    def of(cls, submission: Submission) -> SourceChange:
+        """A change from a form or a JSON document. Raises Refused when it is not one."""
+        if submission.is_json:
+            return validated(cls, submission.document)
+        given: dict[str, Any] = {
+            name: submission.text(name) for name in cls.model_fields if name in submission.fields
+        }
+        if "columns" in given:
+            given["columns"] = by_comma(given["columns"])
+        return validated(cls, given)
+
+    def changes(self, tags: dict[Facet, str]) -> dict[str, Any]:
+        """The fields of an entry that change; ``tags`` are those it has."""
+        given = self.model_dump(exclude_none=True, exclude={facet.value for facet in Facet})
+        if "license" in given:
+            given["license"] = given["license"] or None
+        new = {**tags}
+        for facet in Facet:
+            if (value := getattr(self, facet.value)) is not None:
+                new[facet] = value
+        wanted = {facet: value for facet, value in new.items() if value}
+        return given if wanted == tags else {**given, "tags": wanted}
+
+
+def _takes_file() -> dict[str, Any]:
+    """What OpenAPI says of a new source: a JSON document, or a form that may have a file."""
+    described = takes(NewSource)
+    content = described["requestBody"]["content"]
+    schema = content["application/json"]["schema"]
+    file = {"type": "string", "format": "binary"}
+    content["multipart/form-data"] = {
+        "schema": {**schema, "properties": {**schema["properties"], "file": file}}
+    }
+    return described
 
 
 @router.get("/sources", response_model=SourceListView)
-def sources_page(request: Request, settings: SettingsDep) -> Response:
-    """The packs of the starter corpus: rows, licences, what is in them."""
-    view = source_list(settings)
-    rows = ([getattr(row.source, column) for column in COLUMNS] for row in view.sources)
+def sources_page(
+    request: Request, session: SessionDep, settings: SettingsDep, query: QueryDep
+) -> Response:
+    """The catalogue: what there is to compose from. Its CSV has every page."""
+    found = matching(list_sources(session, settings), query)
+    rows = ([getattr(source, column) for column in COLUMNS] for source in found)
+    view = source_list(session, settings, query)
     return answer(request, view, "sources/list.html", table=Table("sources", COLUMNS, rows))
 
 
+@router.get("/sources/new", response_model=AddSourceView)
+def new_source_page(request: Request, settings: SettingsDep) -> Response:
+    """The form for a new source: a file, a data set of the hub, a folder."""
+    return answer(request, add_source_view(settings), "sources/new.html")
+
+
+@router.post("/sources", response_model=SourceView, status_code=201, openapi_extra=_takes_file())
+def add_source(
+    request: Request, session: SessionDep, settings: SettingsDep, sent: SentDep
+) -> Response:
+    """Add a source. A form that is not right comes back with a sentence."""
+    try:
+        name = _added(session, settings, sent)
+    except Refused as error:
+        if not wants_html(request):
+            raise
+        typed = {key: str(value) for key, value in sent.fields.items()}
+        kind = "hub" if typed.get("hub_id") else "folder" if typed.get("folder") else "upload"
+        view = add_source_view(settings, kind, typed, problem=error.sentence)
+        return answer(request, view, "sources/new.html", status=error.status)
+    return created(request, f"/sources/{name}", source_view(session, settings, name))
+
+
+@router.get("/sources/{name}", response_model=SourceView)
+def source_page(
+    request: Request, session: SessionDep, settings: SettingsDep, name: str, page: PageParam = 1
+) -> Response:
+    """One source: real rows, those set aside with the reason, how it is fetched."""
+    view = source_view(session, settings, name, page)
+    return answer(request, view, "sources/show.html")
+
+
+@router.get("/sources/{name}/state", response_model=SourceView)
+def source_state(
+    request: Request, session: SessionDep, settings: SettingsDep, name: str
+) -> Response:
+    """The state of a source while it is fetched: a part of its page."""
+    return answer(request, source_view(session, settings, name), "sources/_state.html")
+
+
+@router.post("/sources/{name}", response_model=SourceView, openapi_extra=takes(SourceChange))
+def change_source(
+    request: Request,
+    session: SessionDep,
+    settings: SettingsDep,
+    name: str,
+    submission: SubmissionDep,
+) -> Response:
+    """Tag a source, change its formatter or columns, enable or disable it."""
+    tags = dict(get_entry(session, name).tags)
+    try:
+        changes = SourceChange.of(submission).changes(tags)
+        service.change(session, settings, name, changes)
+    except Refused as error:
+        if not wants_html(request):
+            raise
+        view = source_view(session, settings, name, problem=error.sentence)
+        return answer(request, view, "sources/show.html", status=error.status)
+    return done(request, f"/sources/{name}", source_view(session, settings, name))
+
+
+@router.post("/sources/{name}/fetch", response_model=SourceView, status_code=202)
+def fetch_source(
+    request: Request, session: SessionDep, settings: SettingsDep, name: str
+) -> Response:
+    """Fetch the rows anew, in a process beside the server."""
+    start_fetch(session, settings, name)
+    return done(request, f"/sources/{name}", source_view(session, settings, name))
+
+
+@router.post("/sources/{name}/delete", response_class=Response)
+def delete_source(
+    request: Request, session: SessionDep, settings: SettingsDep, name: str
+) -> Response:
+    """Take a source and its rows away; refused while a set uses it."""
+    try:
+        service.delete(session, settings, name)
+    except Refused as error:
+        if not wants_html(request) or isinstance(error, NotFound):
+            raise
+        view = source_view(session, settings, name, problem=error.sentence)
+        return answer(request, view, "sources/show.html", status=error.status)
+    if wants_html(request):
+        return RedirectResponse("/sources", status_code=303)
+    return Response(status_code=204)
+
+
 @router.get("/sources/{name}/NOTICE", response_class=PlainTextResponse)
-def source_notice(name: str) -> Response:
+def source_notice(session: SessionDep, settings: SettingsDep, name: str) -> Response:
     """Whose work a pack is, and under which licences."""
-    source = get_source(name)
+    source = get_source(session, settings, name)
     if source.notice is None:
         raise NotFound(f"Source {name!r} has no NOTICE.")
     return PlainTextResponse(source.notice)
+
+
+def _added(session: Session, settings: Settings, sent: Sent) -> str:
+    """Keep the source that was sent, and give its name. Raises Refused, Conflict."""
+    given = {key: value for key, value in sent.fields.items() if value != ""}
+    new = validated(NewSource, given)
+    places = [bool(sent.file), bool(new.hub_id), bool(new.folder)]
+    if sum(places) != 1:
+        raise Refused("Give one of three: a file, the id of a data set of the hub, a folder.")
+    if sent.file:
+        return add_upload(session, settings, new, sent.file_name, sent.file.file).name
+    if new.folder:
+        return add_folder(session, settings, new).name
+    return add_hub(session, new).name

@@ -1,31 +1,144 @@
-"""What the page about sources shows."""
+"""What the pages about sources show."""
 
 from __future__ import annotations
 
+from collections import Counter
+
 from pydantic import BaseModel
+from sqlmodel import Session
 
+from app.facets import Facet, vocabulary
 from app.settings import Settings
-from app.sources.catalogue import Source, list_sources
+from app.sources.catalogue import Source, get_entry, get_source, list_sources
+from app.sources.entry import SourceEntry
+from app.sources.fetching import found_rows
+from app.sources.formatters import FORMATTERS
+from app.sources.previews import PAGE_ROWS, PreviewRow, preview
+from app.sources.search import SourceQuery, matching, values_to_choose
+from app.sources.service import sets_that_use
+from app.sources.store import SetAsideRow, load_set_aside, revisions
 
-
-class SourceRow(BaseModel):
-    """One source. ``in_use`` when the installation's settings use its pack."""
-
-    source: Source
-    in_use: bool
+PAGE_SOURCES = 25
+SHOWN_SET_ASIDE = 50
 
 
 class SourceListView(BaseModel):
-    """Every source there is to compose from."""
+    """A page of the sources that were asked for. ``rows`` are those of every source that is
+    here; ``choices`` the values of each facet that can be asked for."""
 
-    sources: list[SourceRow]
+    sources: list[Source]
+    query: SourceQuery
+    choices: dict[Facet, dict[str, str]]
+    matching: int
+    total: int
+    rows: int
+    page: int
+    pages: int
+
+
+class FormatterChoice(BaseModel):
+    """A formatter as a form offers it."""
+
+    name: str
+    title: str
+    columns: str
+
+
+class Reason(BaseModel):
+    """How many of the listed rows were set aside for one reason."""
+
+    reason: str
     rows: int
 
 
-def source_list(settings: Settings) -> SourceListView:
-    """The catalogue."""
-    sources = list_sources()
+class SourceView(BaseModel):
+    """One source: its entry, its state, some rows, those set aside, who uses it."""
+
+    source: Source
+    entry: SourceEntry
+    formatters: list[FormatterChoice]
+    preview: list[PreviewRow]
+    page: int
+    pages: int
+    set_aside: list[SetAsideRow]
+    reasons: list[Reason]
+    used_by: list[str]
+    revisions: int
+    problem: str | None = None
+
+
+class AddSourceView(BaseModel):
+    """The form for a new source: what was typed, and what is wrong with it."""
+
+    kind: str = "upload"
+    fields: dict[str, str] = {}
+    formatters: list[FormatterChoice]
+    choices: dict[Facet, dict[str, str]]
+    upload_bytes: int
+    problem: str | None = None
+
+
+def source_list(session: Session, settings: Settings, query: SourceQuery) -> SourceListView:
+    """The catalogue, as far as a query asks for it."""
+    sources = list_sources(session, settings)
+    found = matching(sources, query)
+    pages = max(1, -(-len(found) // PAGE_SOURCES))
+    page = min(query.page, pages)
     return SourceListView(
-        sources=[SourceRow(source=s, in_use=s.name in settings.corpus_packs) for s in sources],
-        rows=sum(source.rows for source in sources),
+        sources=found[(page - 1) * PAGE_SOURCES : page * PAGE_SOURCES],
+        query=query,
+        choices={facet: values_to_choose(sources, facet) for facet in Facet},
+        matching=len(found),
+        total=len(sources),
+        rows=sum(source.rows or 0 for source in sources),
+        page=page,
+        pages=pages,
     )
+
+
+def source_view(
+    session: Session, settings: Settings, name: str, page: int = 1, problem: str | None = None
+) -> SourceView:
+    """One source. Raises NotFound."""
+    source, entry = get_source(session, settings, name), get_entry(session, name)
+    file = found_rows(entry, settings.sources_dir)
+    pages = max(1, -(-(source.rows or 0) // PAGE_ROWS))
+    page = min(page, pages)
+    aside = load_set_aside(file) if file and entry.origin.kind != "starter" else []
+    counted = Counter(row.reason for row in aside)
+    return SourceView(
+        source=source,
+        entry=entry,
+        formatters=formatter_choices(),
+        preview=preview(file, page) if file else [],
+        page=page,
+        pages=pages,
+        set_aside=aside[:SHOWN_SET_ASIDE],
+        reasons=[Reason(reason=reason, rows=rows) for reason, rows in counted.most_common(10)],
+        used_by=sets_that_use(session, settings, name),
+        revisions=len(revisions(name, settings.sources_dir)),
+        problem=problem,
+    )
+
+
+def add_source_view(
+    settings: Settings, kind: str = "upload", fields: dict[str, str] | None = None,
+    problem: str | None = None,
+) -> AddSourceView:  # fmt: skip
+    """The form for a new source."""
+    return AddSourceView(
+        kind=kind,
+        fields=fields or {},
+        formatters=formatter_choices(),
+        choices={facet: vocabulary(facet) for facet in Facet},
+        upload_bytes=settings.upload_bytes,
+        problem=problem,
+    )
+
+
+def formatter_choices() -> list[FormatterChoice]:
+    """Every formatter, as a form offers it."""
+    return [
+        FormatterChoice(name=name, title=rule.title, columns=rule.columns)
+        for name, rule in FORMATTERS.items()
+    ]
