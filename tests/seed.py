@@ -33,6 +33,7 @@ from app.jobs import record, service
 from app.jobs.events import (
     Event,
     LayerQuantized,
+    MappingSearched,
     Notice,
     Progress,
     StepFinished,
@@ -304,7 +305,7 @@ def succeeded_job(
     layers = layer_reports()
     _tell(session, job, *steps, StepStarted(step=Step.QUANTIZE))
     told = [LayerQuantized(**report.model_dump(), seconds=3.0) for report in layers]
-    _tell(session, job, *told, StepFinished(step=Step.QUANTIZE, seconds=19.4))
+    _tell(session, job, *searches(), *told, StepFinished(step=Step.QUANTIZE, seconds=19.4))
     rows = evaluated_rows(change)
     evaluation = evaluation_of_rows(rows)
     for step, figures in (
@@ -449,6 +450,25 @@ def module_reports(layers: list[LayerReport]) -> list[ModuleReport]:
                     )
                 )
     return reports
+
+
+def searches() -> list[MappingSearched]:
+    """What AWQ's search said: a norm and an up projection of each layer."""
+    random = np.random.default_rng(8)
+    found = []
+    for layer in range(LAYERS):
+        for name, readers in (("post_attention_layernorm", 65), ("mlp.experts.3.up_proj", 1)):
+            before = float(random.uniform(1e-5, 4e-5))
+            found.append(
+                MappingSearched(
+                    layer=layer,
+                    smooth_layer=f"model.layers.{layer}.{name}",
+                    balance_layers=readers,
+                    initial_error=before,
+                    best_error=before * float(random.uniform(0.6, 0.95)),
+                )
+            )
+    return found
 
 
 def evaluated_rows(change: float = 0.0) -> EvaluatedRows:

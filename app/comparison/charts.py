@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from app.comparison.views import ComparisonView
-from app.facets import Facet, label_of
-from app.quality.charts import layer_axis, slice_height
+from app.quality.charts import layer_axis, slice_height, slice_label
 
 # Okabe and Ito's colours that stand out on light and on dark, each with a mark of its own.
 COLOURS = ("#3b6ea8", "#d08a2e", "#009e73", "#cc79a7", "#7a7f87", "#b0541f")
@@ -52,18 +51,13 @@ def differences_by_slice(view: ComparisonView, pair: int) -> dict[str, Any]:
     """The change of each slice's mean KL with its interval; filled marks are beyond chance."""
     shown = view.pairs[pair]
     slices = list(reversed(shown.slices))
-    names = [
-        f"{label_of(Facet(one.facet), one.value or '')}" if one.facet in set(Facet) else one.value
-        for one in slices
-    ]
     return {
         "data": [
             {
                 "type": "scatter",
                 "mode": "markers",
                 "x": [one.difference for one in slices],
-                "y": [f"{name} · {str(one.facet).replace('_', ' ')}"
-                      for name, one in zip(names, slices, strict=True)],
+                "y": [slice_label(one.facet or "", one.value or "") for one in slices],
                 "error_x": {
                     "type": "data",
                     "symmetric": False,

@@ -1,62 +1,230 @@
-"""The chart of a job's errors, as plotly reads it."""
+"""The charts of a job's errors, as plotly reads them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
-from app.jobs.spec import LayerReport
+import numpy as np
+
+from app.coverage.heatmap import typed
+from app.facets import Facet, label_of
+from app.jobs.spec import LayerReport, RouterAgreement, SliceDivergence
+from app.quality.measures import ExpertError, MappingError, searches_by_layer
 
 ERROR_COLOUR = "#3b6ea8"
 SQNR_COLOUR = "#d08a2e"
+OUTPUT_COLOUR = "#009e73"
+HELD_OUT_COLOUR = "#cc79a7"
+MARGIN = {"l": 72, "r": 16, "t": 16, "b": 48}
 
 
 def error_by_layer(layers: Sequence[LayerReport]) -> dict[str, Any]:
-    """Relative MSE of each layer's quantized weights as bars, SQNR in dB as a line above it.
+    """Relative MSE of each layer's quantized weights as bars; above it SQNR in dB of weights, of
+    the layer's output on calibration rows and of that on held-out rows as lines.
 
     Two panels one above the other with the layers in common, so that no axis has two meanings.
     """
     numbers = [layer.layer for layer in layers]
+    bars = {
+        "type": "bar",
+        "name": "Relative MSE of weights",
+        "x": numbers,
+        "y": [layer.relative_mse for layer in layers],
+        "marker": {"color": ERROR_COLOUR},
+        "showlegend": False,
+        "hovertemplate": "layer %{x}<br>relative MSE %{y:.4g}<extra></extra>",
+    }
+    lines = [
+        _line("Weights", numbers, [one.sqnr_db for one in layers], SQNR_COLOUR, "circle"),
+        _line("Output", numbers, [one.output_sqnr_db for one in layers], OUTPUT_COLOUR, "square"),
+        _line(
+            "Output, held out",
+            numbers,
+            [one.held_out_sqnr_db for one in layers],
+            HELD_OUT_COLOUR,
+            "diamond",
+        ),
+    ]
     return {
-        "data": [
-            {
-                "type": "bar",
-                "name": "Relative MSE",
-                "x": numbers,
-                "y": [layer.relative_mse for layer in layers],
-                "marker": {"color": ERROR_COLOUR},
-                "hovertemplate": "layer %{x}<br>relative MSE %{y:.4g}<extra></extra>",
-            },
-            {
-                "type": "scatter",
-                "mode": "lines+markers",
-                "name": "SQNR",
-                "x": numbers,
-                "y": [layer.sqnr_db for layer in layers],
-                "yaxis": "y2",
-                "marker": {"color": SQNR_COLOUR, "size": 7},
-                "line": {"color": SQNR_COLOUR, "width": 2},
-                "hovertemplate": "layer %{x}<br>SQNR %{y:.2f} dB<extra></extra>",
-            },
-        ],
+        "data": [bars, *(line for line in lines if any(y is not None for y in line["y"]))],
         "layout": {
-            "showlegend": False,
-            "margin": {"l": 72, "r": 16, "t": 16, "b": 48},
+            "title": {"text": "Error by layer"},
+            "legend": {"orientation": "h", "y": 1.1},
+            "margin": MARGIN,
             "xaxis": layer_axis(numbers) | {"anchor": "y"},
             "yaxis": {
                 "title": {"text": "Relative MSE"},
-                "domain": [0.0, 0.52],
+                "domain": [0.0, 0.46],
                 "rangemode": "tozero",
                 "tickformat": ".2~g",
             },
             "yaxis2": {
                 "title": {"text": "SQNR (dB)"},
-                "domain": [0.62, 1.0],
+                "domain": [0.56, 1.0],
                 "anchor": "x",
                 "tickformat": ".1f",
             },
         },
     }
+
+
+def router_drift(layers: Sequence[RouterAgreement]) -> dict[str, Any]:
+    """KL of the routers' probabilities as bars, and above it the share of tokens that keep their
+    experts as a line."""
+    numbers = [layer.layer for layer in layers]
+    bars = {
+        "type": "bar",
+        "name": "KL of probabilities",
+        "x": numbers,
+        "y": [layer.kl for layer in layers],
+        "marker": {"color": ERROR_COLOUR},
+        "hovertemplate": "layer %{x}<br>KL %{y:.4g} nats a token<extra></extra>",
+    }
+    line = _line("Same experts", numbers, [one.share for one in layers], SQNR_COLOUR, "circle")
+    line["hovertemplate"] = "layer %{x}<br>same experts for %{y:.2%} of tokens<extra></extra>"
+    return {
+        "data": [bars, line],
+        "layout": {
+            "title": {"text": "Router drift by layer"},
+            "showlegend": False,
+            "margin": MARGIN,
+            "xaxis": layer_axis(numbers) | {"anchor": "y"},
+            "yaxis": {
+                "title": {"text": "KL (nats a token)"},
+                "domain": [0.0, 0.46],
+                "rangemode": "tozero",
+                "tickformat": ".2~g",
+            },
+            "yaxis2": {
+                "title": {"text": "Same experts"},
+                "domain": [0.56, 1.0],
+                "anchor": "x",
+                "tickformat": ".0%",
+            },
+        },
+    }
+
+
+def divergence_by_slice(slices: Sequence[SliceDivergence]) -> dict[str, Any]:
+    """Mean KL of each slice with its interval, the largest above."""
+    shown = sorted(slices, key=lambda one: one.kl_mean)
+    return {
+        "data": [
+            {
+                "type": "scatter",
+                "mode": "markers",
+                "x": [one.kl_mean for one in shown],
+                "y": [slice_label(one.facet, one.value) for one in shown],
+                "error_x": {
+                    "type": "data",
+                    "symmetric": False,
+                    "array": [one.kl_high - one.kl_mean for one in shown],
+                    "arrayminus": [one.kl_mean - one.kl_low for one in shown],
+                    "color": ERROR_COLOUR,
+                    "thickness": 1.4,
+                },
+                "marker": {"color": ERROR_COLOUR, "size": 9},
+                "customdata": [[one.rows, one.kl_low, one.kl_high] for one in shown],
+                "hovertemplate": (
+                    "%{y}<br>%{x:.4g} nats a token (95 % %{customdata[1]:.3g} to "
+                    "%{customdata[2]:.3g})<br>%{customdata[0]} rows<extra></extra>"
+                ),
+            }
+        ],
+        "layout": {
+            "title": {"text": "KL divergence from the original by slice"},
+            "showlegend": False,
+            "height": slice_height(len(shown)),
+            "margin": MARGIN | {"l": 190},
+            "xaxis": {
+                "title": {"text": "Mean KL (nats a token)"},
+                "rangemode": "tozero",
+                "tickformat": ".2~g",
+            },
+            "yaxis": {"automargin": True, "type": "category"},
+        },
+    }
+
+
+def search_by_layer(mappings: Sequence[MappingError]) -> dict[str, Any]:
+    """AWQ's loss before and after its search, each layer's mappings added up."""
+    layers = searches_by_layer(mappings)
+    numbers = [layer.layer for layer in layers]
+    series = (
+        ("before", [layer.initial_error for layer in layers], SQNR_COLOUR),
+        ("after", [layer.best_error for layer in layers], ERROR_COLOUR),
+    )
+    return {
+        "data": [
+            {
+                "type": "bar",
+                "name": name,
+                "x": numbers,
+                "y": values,
+                "marker": {"color": colour},
+                "hovertemplate": f"layer %{{x}}<br>{name} %{{y:.4g}}<extra></extra>",
+            }
+            for name, values, colour in series
+        ],
+        "layout": {
+            "title": {"text": "Scale search: loss before and after, by layer"},
+            "barmode": "group",
+            "legend": {"orientation": "h", "y": 1.12},
+            "margin": MARGIN,
+            "xaxis": layer_axis(numbers),
+            "yaxis": {"title": {"text": "MSE, sum of mappings"}, "tickformat": ".2~g"},
+        },
+    }
+
+
+def error_by_expert(experts: Sequence[ExpertError]) -> dict[str, Any]:
+    """Relative MSE, layer × expert."""
+    layers = sorted({one.layer for one in experts})
+    row_of = {layer: row for row, layer in enumerate(layers)}
+    width = max((one.expert for one in experts), default=-1) + 1
+    errors = np.full((len(layers), width), np.nan)
+    for one in experts:
+        errors[row_of[one.layer], one.expert] = one.relative_mse
+    gap = 1 if width <= 64 else 0
+    return {
+        "data": [
+            {
+                "type": "heatmap",
+                "z": typed(errors, "f4"),
+                "y": [str(layer) for layer in layers],
+                "colorscale": "Cividis",
+                "xgap": gap,
+                "ygap": gap,
+                "colorbar": {
+                    "title": {"text": "Relative MSE", "side": "right"},
+                    "thickness": 12,
+                    "outlinewidth": 0,
+                    "tickformat": ".2~g",
+                },
+                "hovertemplate": (
+                    "<b>Layer %{y}, expert %{x}</b><br>relative MSE %{z:.4g}<extra></extra>"
+                ),
+            }
+        ],
+        "layout": {
+            "title": {"text": "Error of weights by layer and expert"},
+            "margin": MARGIN,
+            "xaxis": {"title": {"text": "Expert"}, "showgrid": False, "zeroline": False},
+            "yaxis": {
+                "title": {"text": "Decoder layer"},
+                "type": "category",
+                "autorange": "reversed",
+                "showgrid": False,
+            },
+        },
+    }
+
+
+def slice_label(facet: str, value: str) -> str:
+    """A slice as an axis names it: ``COBOL · programming language``."""
+    shown = label_of(Facet(facet), value) if facet in set(Facet) else value
+    return f"{shown} · {facet.replace('_', ' ')}"
 
 
 def layer_axis(layers: Sequence[int]) -> dict[str, Any]:
@@ -69,3 +237,19 @@ def layer_axis(layers: Sequence[int]) -> dict[str, Any]:
 def slice_height(slices: int) -> int:
     """The height in pixels of a chart with a line for each slice."""
     return 110 + 22 * max(slices, 3)
+
+
+def _line(
+    name: str, x: Sequence[int], y: Sequence[float | None], colour: str, mark: str
+) -> dict[str, Any]:
+    return {
+        "type": "scatter",
+        "mode": "lines+markers",
+        "name": name,
+        "x": list(x),
+        "y": list(y),
+        "yaxis": "y2",
+        "marker": {"color": colour, "size": 8, "symbol": mark},
+        "line": {"color": colour, "width": 2},
+        "hovertemplate": f"layer %{{x}}<br>{name}: SQNR %{{y:.2f}} dB<extra></extra>",
+    }

@@ -11,16 +11,16 @@ from app.dependencies import SessionDep, SettingsDep
 from app.jobs.service import get_job
 from app.jobs.spec import LayerReport
 from app.negotiation import Table, answer
-from app.quality.charts import error_by_layer
+from app.quality.artifacts import module_reports
+from app.quality.sorted_tables import SortedQuery, SortedTable
+from app.quality.tables import Name, chart_of, sorted_table, whole_table
 from app.quality.views import (
     ErrorsView,
     ModuleQuery,
     ModulesView,
     chosen_modules,
     errors_view,
-    layer_reports,
     matching_modules,
-    module_reports,
 )
 
 router = APIRouter(tags=["quality"])
@@ -44,10 +44,29 @@ def errors_page(
     return answer(request, view, "quality/show.html", table=table)
 
 
-@router.get("/jobs/{job_id}/errors/chart")
-def errors_chart(session: SessionDep, settings: SettingsDep, job_id: str) -> dict[str, Any]:
-    """The chart of the errors by layer: a plotly figure."""
-    return error_by_layer(layer_reports(session, settings, job_id))
+@router.get("/jobs/{job_id}/errors/tables/{name}", response_model=SortedTable)
+def quality_table(
+    request: Request,
+    session: SessionDep,
+    settings: SettingsDep,
+    job_id: str,
+    name: Name,
+    query: Annotated[SortedQuery, Query()],
+) -> Response:
+    """One of the tables of a job's quality, a page of it; its CSV is all of it."""
+    get_job(session, job_id)
+    view = sorted_table(session, settings, job_id, name, query)
+    table = whole_table(session, settings, job_id, name, query)
+    return answer(request, view, "quality/table.html", table=table)
+
+
+@router.get("/jobs/{job_id}/errors/charts/{name}")
+def quality_chart(
+    session: SessionDep, settings: SettingsDep, job_id: str, name: Name
+) -> dict[str, Any]:
+    """The chart of one of the tables: a plotly figure."""
+    get_job(session, job_id)
+    return chart_of(session, settings, job_id, name)
 
 
 @router.get("/jobs/{job_id}/errors/modules", response_model=ModulesView)

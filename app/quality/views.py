@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from sqlmodel import Session
 
 from app.jobs import service
 from app.jobs.spec import Evaluation, LayerReport, ModuleReport
-from app.jobs.views import JobRow, job_row, reported_layers
+from app.jobs.views import JobRow, job_row
+from app.quality.artifacts import evaluation_of_job, layer_reports, module_reports
+from app.quality.sorted_tables import SortedQuery, SortedTable
+from app.quality.tables import Name, sorted_table
 from app.settings import Settings
 
 PAGE_ROWS = 30
-
-T = TypeVar("T")
-LAYERS = TypeAdapter(list[LayerReport])
-MODULES = TypeAdapter(list[ModuleReport])
-EVALUATION = TypeAdapter(Evaluation)
 
 
 def _blank_is_none(text: Any) -> Any:
@@ -63,8 +60,7 @@ class ModulesView(BaseModel):
 class ErrorsView(BaseModel):
     """The error a job left: by layer and module on weights, by slice on held-out rows.
 
-    A part that was not measured is None or empty. ``router_same`` is the share of tokens whose
-    experts stayed the same, by layer.
+    A part that was not measured is None or empty.
     """
 
     job: JobRow
@@ -72,7 +68,7 @@ class ErrorsView(BaseModel):
     worst: LayerReport | None
     modules: ModulesView
     evaluation: Evaluation | None
-    router_same: dict[int, float]
+    tables: list[SortedTable]
 
 
 def errors_view(
@@ -82,29 +78,16 @@ def errors_view(
     job = service.get_job(session, job_id)
     layers = layer_reports(session, settings, job_id)
     modules = module_reports(settings, job_id)
-    evaluation = _read(settings.jobs_dir / job_id / "evaluation.json", EVALUATION)
+    plain = SortedQuery()
+    tables = [sorted_table(session, settings, job_id, name, plain) for name in Name]
     return ErrorsView(
         job=job_row(job, settings),
         layers=layers,
         worst=max(layers, key=lambda layer: layer.relative_mse, default=None),
         modules=chosen_modules(job_id, modules, query),
-        evaluation=evaluation,
-        router_same={one.layer: one.share for one in evaluation.router_same} if evaluation else {},
+        evaluation=evaluation_of_job(settings, job_id),
+        tables=tables,
     )
-
-
-def layer_reports(session: Session, settings: Settings, job_id: str) -> list[LayerReport]:
-    """The error of every layer, or of those a running job has told of so far. Raises NotFound."""
-    service.get_job(session, job_id)
-    written = _read(settings.jobs_dir / job_id / "layers.json", LAYERS)
-    if written is not None:
-        return written
-    return reported_layers(service.list_events(session, job_id))
-
-
-def module_reports(settings: Settings, job_id: str) -> list[ModuleReport]:
-    """The error of every quantized module; empty before the job has measured it."""
-    return _read(settings.jobs_dir / job_id / "modules.json", MODULES) or []
 
 
 def matching_modules(modules: list[ModuleReport], query: ModuleQuery) -> list[ModuleReport]:
@@ -137,10 +120,3 @@ def chosen_modules(job_id: str, modules: list[ModuleReport], query: ModuleQuery)
 
 def _sort_key(module: ModuleReport, sort: Sort) -> Any:
     return getattr(module, sort.value)
-
-
-def _read(path: Path, adapter: TypeAdapter[T]) -> T | None:
-    """An artifact of a job, None when its step has not written it."""
-    if not path.is_file():
-        return None
-    return adapter.validate_json(path.read_bytes())

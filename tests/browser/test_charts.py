@@ -12,7 +12,8 @@ from tests.browser.conftest import Site
 
 def open_chart(page: Page, site: Site, name: str) -> None:
     page.goto(f"{site.url}/jobs/{site.seeded.jobs['succeeded']}/{name}")
-    expect(page.locator("[data-chart]")).to_have_attribute("data-state", "drawn")
+    for chart in page.locator("[data-chart]").all():
+        expect(chart).to_have_attribute("data-state", "drawn")
 
 
 def hover(page: Page, x: float, y: float) -> str:
@@ -66,13 +67,30 @@ def test_the_table_is_sorted_and_paged_by_the_server(page: Page, site: Site) -> 
 
 def test_the_error_chart_has_both_panels(page: Page, site: Site) -> None:
     open_chart(page, site, "errors")
-    chart = page.locator("[data-chart]")
+    chart = page.locator("#table-layers [data-chart]")
     expect(chart).to_contain_text("Relative MSE")
     expect(chart).to_contain_text("SQNR (dB)")
     assert chart.locator(".bars .point").count() == 6
     page.get_by_label("Name contains").fill("down_proj")
     page.locator("#modules").get_by_role("button", name="Filter").click()
     expect(page.locator("#modules")).to_contain_text("192 of 576 modules")
+
+
+def test_a_quality_table_is_sorted_by_the_server(page: Page, site: Site) -> None:
+    open_chart(page, site, "errors")
+    page.evaluate("window.same = true")
+    section = page.locator("#table-slices")
+    section.get_by_role("link", name="Rows").click()
+    header = section.get_by_role("columnheader", name="Rows")
+    expect(header).to_have_attribute("aria-sort", "descending")
+    first = int(section.locator("tbody tr td.n").first.inner_text())
+    header.get_by_role("link").click()
+    expect(header).to_have_attribute("aria-sort", "ascending")
+    assert int(section.locator("tbody tr td.n").first.inner_text()) < first
+    expect(section.locator("[data-chart]")).to_have_attribute("data-state", "drawn")
+    assert page.evaluate("window.same"), "the page was reloaded"
+    page.locator("#table-experts").get_by_role("link", name="Next").click()
+    expect(page.locator("#table-experts")).to_contain_text("page 2 of 7")
 
 
 def test_the_heatmap_is_there_soon(page: Page, site: Site) -> None:

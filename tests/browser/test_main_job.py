@@ -88,7 +88,7 @@ def run_through(page: Page, server: Server, tmp_path: Path) -> None:
 
     page.goto(job)
     page.locator("#to-errors").click()
-    expect(page.locator("[data-chart]")).to_have_attribute("data-state", "drawn")
+    expect(page.locator("#table-layers [data-chart]")).to_have_attribute("data-state", "drawn")
     expect(page.locator("#modules")).to_contain_text("576 of 576 modules")
     expect(page.get_by_text("not measured")).to_have_count(0)
 

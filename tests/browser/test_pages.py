@@ -37,8 +37,8 @@ def open_page(page: Page, site, name: str) -> None:
     ids = {"set_id": site.seeded.set_id, "model_id": site.seeded.model_id, **site.seeded.jobs}
     page.goto(site.url + PAGES[name].format(**ids))
     page.wait_for_selector("html[data-htmx]")
-    if page.locator("[data-chart]").count():
-        expect(page.locator("[data-chart]")).to_have_attribute("data-state", "drawn")
+    for chart in page.locator("[data-chart]").all():
+        expect(chart).to_have_attribute("data-state", "drawn")
 
 
 def overflow(page: Page) -> int:

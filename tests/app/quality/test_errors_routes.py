@@ -1,9 +1,14 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import io
+import json
 
 import pytest
+
+from app.quality.charts import error_by_expert
+from app.quality.measures import ExpertError
 
 
 @pytest.fixture
@@ -26,7 +31,7 @@ def test_csv_has_every_layer(filled, address: str) -> None:
 
 
 def test_the_chart_has_two_panels_with_units(filled, address: str) -> None:
-    figure = filled.client.get(f"{address}/chart").json()
+    figure = filled.client.get(f"{address}/charts/layers").json()
     assert figure["layout"]["yaxis2"]["title"]["text"] == "SQNR (dB)"
     assert len(figure["data"][0]["y"]) == 6
 
@@ -60,10 +65,59 @@ def test_what_was_not_measured_says_so(filled, html: dict) -> None:
     page = filled.client.get(queued, headers=html)
     assert page.status_code == 200
     assert page.text.count("not measured") == 4
-    assert "Not measured yet" in page.text
+    assert page.text.count("Not measured yet") == 6
     assert filled.client.get(queued).json()["evaluation"] is None
 
 
 def test_a_running_job_shows_the_layers_it_has_told_of(filled) -> None:
     view = filled.client.get(f"/jobs/{filled.seeded.jobs['running']}/errors").json()
     assert [layer["layer"] for layer in view["layers"]] == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("name", "rows", "columns"),
+    [
+        ("layers", 6, {"held_out_sqnr_db", "router_same"}),
+        ("router", 6, {"share", "kl"}),
+        ("slices", 13, {"kl_low", "kl_high", "tokens"}),
+        ("search", 12, {"initial_error", "best_error", "ratio"}),
+        ("experts", 192, {"expert", "weights", "relative_mse"}),
+    ],
+)
+def test_every_table_has_its_csv_and_its_chart(
+    filled, html: dict, address: str, name: str, rows: int, columns: set[str]
+) -> None:
+    text = filled.client.get(f"{address}/tables/{name}?format=csv").text
+    found = list(csv.DictReader(io.StringIO(text)))
+    assert len(found) == rows
+    assert columns <= found[0].keys()
+    figure = filled.client.get(f"{address}/charts/{name}").json()
+    assert figure["layout"]["title"]["text"]
+    assert figure["layout"]["xaxis"]["title"]["text"]
+    assert filled.client.get(f"{address}/tables/{name}", headers=html).status_code == 200
+
+
+def test_tables_are_sorted_and_paged_by_the_server(filled, address: str) -> None:
+    view = filled.client.get(f"{address}/tables/experts?sort=sqnr_db&descending=false").json()
+    values = [row["sqnr_db"] for row in view["rows"]]
+    assert values == sorted(values)
+    assert (view["pages"], len(values)) == (7, 30)
+    last = filled.client.get(f"{address}/tables/experts?sort=sqnr_db&page=99").json()
+    assert (last["query"]["page"], len(last["rows"])) == (7, 12)
+
+
+def test_a_column_that_is_not_there_is_refused(filled, address: str) -> None:
+    refused = filled.client.get(f"{address}/tables/layers?sort=colour")
+    assert refused.status_code == 422
+    assert "there is no column 'colour'" in refused.json()["error"]
+    assert filled.client.get(f"{address}/tables/nothing").status_code == 422
+    assert filled.client.get("/jobs/none/errors/tables/layers").status_code == 404
+
+
+def test_heatmap_of_a_large_model_is_small() -> None:
+    experts = [
+        ExpertError(layer=layer, expert=expert, weights=3, relative_mse=0.005, sqnr_db=23.0)
+        for layer in range(62)
+        for expert in range(256)
+    ]
+    assert len(gzip.compress(json.dumps(error_by_expert(experts)).encode())) < 150_000
