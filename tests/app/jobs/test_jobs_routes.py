@@ -81,7 +81,9 @@ def test_a_page_past_the_last_is_the_last(filled) -> None:
     assert view["page"] == view["pages"] == 1
 
 
-@pytest.mark.parametrize("path", ["", "/log", "/log.txt", "/coverage", "/errors", "/errors/charts/layers"])
+@pytest.mark.parametrize(
+    "path", ["", "/log", "/log.txt", "/coverage", "/errors", "/errors/charts/layers"]
+)
 def test_an_unknown_job_is_not_found(client: TestClient, html: dict, path: str) -> None:
     assert client.get(f"/jobs/none{path}").status_code == 404
     assert client.get(f"/jobs/none{path}", headers=html).status_code == 404
