@@ -52,6 +52,7 @@ def pages_of(url: str) -> dict[str, str]:
         "recipe-new": "/recipes/new",
         "jobs": "/jobs",
         "checkpoints": "/checkpoints",
+        "gates": "/gates",
         "sources": "/sources",
         "not-found": "/jobs/none",
     }

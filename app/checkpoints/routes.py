@@ -20,7 +20,7 @@ router = APIRouter(tags=["checkpoints"])
 
 COLUMNS = (
     "id", "name", "job_id", "is_verified", "problems", "files", "bytes_before", "bytes_after",
-    "created_at",
+    "created_at", "kl_mean", "gates",
 )  # fmt: skip
 FILE_COLUMNS = ("name", "size_bytes", "sha256")
 

@@ -9,7 +9,7 @@ from sqlmodel import Session, col, select
 from app.checkpoints.models import Checkpoint
 from app.errors import CheckpointRefused, NotFound
 from app.jobs.models import Job
-from app.jobs.spec import CheckpointFile, JobResult
+from app.jobs.spec import CheckpointFile, Evaluation, JobResult
 
 
 def record_checkpoint(session: Session, job: Job, result: JobResult) -> Checkpoint | None:
@@ -33,6 +33,15 @@ def record_checkpoint(session: Session, job: Job, result: JobResult) -> Checkpoi
 def list_checkpoints(session: Session) -> list[Checkpoint]:
     """Every checkpoint, the newest first."""
     return list(session.exec(select(Checkpoint).order_by(col(Checkpoint.created_at).desc())))
+
+
+def evaluations(session: Session) -> dict[str, Evaluation]:
+    """What was measured of every checkpoint on held-out rows, by its job; those that were not
+    measured are left out."""
+    measured = col(Job.result)["evaluation"]
+    statement = select(Checkpoint.job_id, measured).join(Job, col(Job.id) == Checkpoint.job_id)
+    found = session.exec(statement).all()
+    return {job: Evaluation.model_validate(part) for job, part in found if part}
 
 
 def get_checkpoint(session: Session, checkpoint_id: str) -> Checkpoint:

@@ -14,12 +14,15 @@ from app.checkpoints import service
 from app.checkpoints.models import Checkpoint
 from app.jobs.service import get_job
 from app.jobs.spec import CheckpointFile, Evaluation, JobResult, Verification
+from app.quality.gates import Check, Gates, Verdict, judge, verdict_of
+from app.quality.service import get_gates
 
 PROBLEMS_SHOWN = 20
 
 
 class CheckpointRow(BaseModel):
-    """One checkpoint in a list. ``ratio`` is its size over that of the model it is made from."""
+    """One checkpoint in a list. ``ratio`` is its size over that of the model it is made from,
+    ``kl_mean`` is in nats a token, ``gates`` None where no gate is set."""
 
     id: str
     name: str
@@ -31,12 +34,15 @@ class CheckpointRow(BaseModel):
     bytes_after: int
     ratio: float | None
     created_at: datetime
+    kl_mean: float | None
+    gates: Verdict | None
 
 
 class CheckpointListView(BaseModel):
     """Every checkpoint, the newest first."""
 
     checkpoints: list[CheckpointRow]
+    gates: Gates
 
 
 class FileView(CheckpointFile):
@@ -65,13 +71,19 @@ class CheckpointView(BaseModel):
     files: list[FileView]
     verification: Verification
     evaluation: Evaluation | None
+    checks: list[Check]
     commands: Commands
 
 
 def checkpoint_list(session: Session) -> CheckpointListView:
     """Every checkpoint."""
-    found = service.list_checkpoints(session)
-    return CheckpointListView(checkpoints=[checkpoint_row(each) for each in found])
+    gates = get_gates(session)
+    evaluations = service.evaluations(session)
+    rows = [
+        checkpoint_row(each, gates, evaluations.get(each.job_id))
+        for each in service.list_checkpoints(session)
+    ]
+    return CheckpointListView(checkpoints=rows, gates=gates)
 
 
 def checkpoint_view(session: Session, checkpoint_id: str, base: str) -> CheckpointView:
@@ -79,21 +91,26 @@ def checkpoint_view(session: Session, checkpoint_id: str, base: str) -> Checkpoi
     checkpoint = service.get_checkpoint(session, checkpoint_id)
     job = get_job(session, checkpoint.job_id)
     result = JobResult.model_validate(job.result) if job.result else JobResult()
+    gates = get_gates(session)
+    verification = Verification.model_validate(checkpoint.verification)
     return CheckpointView(
-        checkpoint=checkpoint_row(checkpoint),
+        checkpoint=checkpoint_row(checkpoint, gates, result.evaluation),
         path=checkpoint.path,
         recipe=job.recipe,
         model_id=job.model_id,
         set_id=job.set_id,
         files=[_file(checkpoint, document) for document in checkpoint.files],
-        verification=Verification.model_validate(checkpoint.verification),
+        verification=verification,
         evaluation=result.evaluation,
+        checks=judge(gates, result.evaluation, verification),
         commands=_commands(checkpoint, base),
     )
 
 
-def checkpoint_row(checkpoint: Checkpoint) -> CheckpointRow:
-    """A checkpoint as lists show it."""
+def checkpoint_row(
+    checkpoint: Checkpoint, gates: Gates, evaluation: Evaluation | None
+) -> CheckpointRow:
+    """A checkpoint as lists show it, held against the gates."""
     verification = Verification.model_validate(checkpoint.verification)
     before, after = checkpoint.bytes_before, checkpoint.bytes_after
     return CheckpointRow(
@@ -107,6 +124,8 @@ def checkpoint_row(checkpoint: Checkpoint) -> CheckpointRow:
         bytes_after=after,
         ratio=after / before if before else None,
         created_at=checkpoint.created_at,
+        kl_mean=evaluation.kl_mean if evaluation else None,
+        gates=verdict_of(judge(gates, evaluation, verification)),
     )
 
 

@@ -8,18 +8,31 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
 from app.dependencies import SessionDep, SettingsDep
+from app.errors import Refused
 from app.jobs.service import get_job
 from app.jobs.spec import LayerReport
-from app.negotiation import Table, answer
+from app.negotiation import (
+    SubmissionDep,
+    Table,
+    answer,
+    done,
+    takes,
+    validated,
+    wants_html,
+)
 from app.quality.artifacts import module_reports
+from app.quality.gates import Gates
+from app.quality.service import set_gates
 from app.quality.sorted_tables import SortedQuery, SortedTable
 from app.quality.tables import Name, chart_of, sorted_table, whole_table
 from app.quality.views import (
     ErrorsView,
+    GatesView,
     ModuleQuery,
     ModulesView,
     chosen_modules,
     errors_view,
+    gates_view,
     matching_modules,
 )
 
@@ -85,3 +98,25 @@ def modules_table(
     table = Table(f"errors-by-module-{job_id}", MODULE_COLUMNS, rows)
     view = chosen_modules(job_id, modules, query)
     return answer(request, view, "quality/modules.html", table=table)
+
+
+@router.get("/gates", response_model=GatesView)
+def gates_page(request: Request, session: SessionDep) -> Response:
+    """What a checkpoint should reach."""
+    return answer(request, gates_view(session), "quality/gates.html")
+
+
+@router.post("/gates", response_model=GatesView, openapi_extra=takes(Gates))
+def change_gates(request: Request, session: SessionDep, submission: SubmissionDep) -> Response:
+    """Set the gates anew. A form that is not right comes back with a sentence."""
+    fields = {name: submission.text(name) for name in Gates.model_fields}
+    given = {name: value for name, value in fields.items() if value}
+    try:
+        gates = validated(Gates, submission.document if submission.is_json else given)
+    except Refused as error:
+        if not wants_html(request):
+            raise
+        view = gates_view(session, fields, problem=error.sentence)
+        return answer(request, view, "quality/gates.html", status=422)
+    set_gates(session, gates)
+    return done(request, "/checkpoints", gates_view(session))

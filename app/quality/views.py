@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any
 
@@ -12,6 +13,8 @@ from app.jobs import service
 from app.jobs.spec import Evaluation, LayerReport, ModuleReport
 from app.jobs.views import JobRow, job_row
 from app.quality.artifacts import evaluation_of_job, layer_reports, module_reports
+from app.quality.gates import Gates
+from app.quality.service import gates_set_at, get_gates
 from app.quality.sorted_tables import SortedQuery, SortedTable
 from app.quality.tables import Name, sorted_table
 from app.settings import Settings
@@ -69,6 +72,28 @@ class ErrorsView(BaseModel):
     modules: ModulesView
     evaluation: Evaluation | None
     tables: list[SortedTable]
+
+
+class GatesView(BaseModel):
+    """The gates, as they are set and as the form shows them; ``problem`` says what was wrong with
+    what was sent."""
+
+    gates: Gates
+    fields: dict[str, Any]
+    set_at: datetime | None
+    problem: str | None = None
+
+
+def gates_view(
+    session: Session, fields: dict[str, Any] | None = None, problem: str | None = None
+) -> GatesView:
+    """The gates; ``fields`` are what a person typed, by default the gates that are set."""
+    gates = get_gates(session)
+    if fields is None:
+        fields = {
+            name: "" if value is None else value for name, value in gates.model_dump().items()
+        }
+    return GatesView(gates=gates, fields=fields, set_at=gates_set_at(session), problem=problem)
 
 
 def errors_view(

@@ -25,6 +25,7 @@ PAGES = {
     "coverage": "/jobs/{succeeded}/coverage",
     "errors": "/jobs/{succeeded}/errors",
     "log": "/jobs/{succeeded}/log",
+    "gates": "/gates",
     "checkpoints": "/checkpoints",
     "checkpoint": "/checkpoints/{succeeded}",
     "sources": "/sources",
