@@ -8,6 +8,7 @@ header. No code of a data set is ever run: ``datasets`` 4 and later have no way 
 from __future__ import annotations
 
 import random
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -135,6 +136,8 @@ class Hub:
 
         if Path(found.id).exists():  # datasets would take it for the data set
             raise Refused(f"A folder {found.id} is in the working directory: start elsewhere.")
+        if "torch" not in sys.modules:  # datasets would import it to be its kind of data set
+            datasets.config.TORCH_AVAILABLE = False
         disable_progress_bars()
         datasets.disable_progress_bars()
         # our own waiting is around it; twenty tries of five seconds each hide that it is offline
@@ -161,6 +164,10 @@ class Hub:
                 f"{origin.id} has no subset {origin.subset!r}{nearest(origin.subset, subsets)}; "
                 f"it has: {', '.join(subsets[:30])}."
             )
+        is_open = origin.subset is None and len(subsets) > 1
+        if is_open and datasets.get_dataset_default_config_name(found.id, **given) is None:
+            known = ", ".join(subsets[:30])
+            raise Refused(f"{origin.id} has several subsets, say which: {known}.")
         splits = datasets.get_dataset_split_names(found.id, origin.subset, **given)
         if origin.split not in splits:
             raise Refused(
