@@ -11,14 +11,14 @@ from pydantic import BaseModel
 from app.facets import Facet
 from app.sources.rows import RowsFile, iterate_rows, messages_of
 
-PAGE_ROWS = 10
+PAGE_ROWS = 5
 # A row can have a million characters; a page shows the beginning and says how much there is.
 SHOWN_CHARACTERS = 2_000
 
 
 class PreviewMessage(BaseModel):
     """One message: ``content`` is its beginning, ``characters`` its whole length. ``calls`` are
-    the tool calls as JSON, ``reasoning`` the thought before the words."""
+    the tool calls as ``name(arguments)``, ``reasoning`` the thought before the words."""
 
     role: str
     content: str
@@ -69,7 +69,10 @@ def _message(message: dict[str, Any]) -> PreviewMessage:
         characters=len(message["content"]),
         reasoning=message.get("reasoning_content", "")[:SHOWN_CHARACTERS],
         calls=[
-            json.dumps(call["function"], ensure_ascii=False)[:SHOWN_CHARACTERS]
-            for call in message.get("tool_calls", ())
+            _call(call["function"])[:SHOWN_CHARACTERS] for call in message.get("tool_calls", ())
         ],
     )
+
+
+def _call(function: dict[str, Any]) -> str:
+    return f"{function['name']}({json.dumps(function['arguments'], ensure_ascii=False)})"

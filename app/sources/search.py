@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, field_validator
 
 from app.facets import Facet, label_of, vocabulary
 from app.sources.catalogue import Source, SourceState
@@ -22,6 +22,11 @@ class SourceQuery(BaseModel):
     programming_language: Annotated[str, Field(max_length=80)] = ""
     domain: Annotated[str, Field(max_length=80)] = ""
     page: Annotated[int, Field(ge=1, le=1_000_000)] = 1
+
+    @field_validator("kind", "state", mode="before")
+    @classmethod
+    def _any_is_empty(cls, value: object) -> object:
+        return None if value == "" else value  # how a form sends that nothing is chosen
 
     def value_of(self, facet: Facet) -> str:
         """The value of a facet that is looked for, empty for any."""
