@@ -22,6 +22,7 @@ from pydantic import ValidationError
 from app import database
 from app import demo as demo_job
 from app.base_models import commands as models_commands
+from app.calibration import audit_commands
 from app.calibration import commands as sets_commands
 from app.comparison import commands as comparison_commands
 from app.console import complain, tell
@@ -39,6 +40,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(sources_commands.app, name="sources")
+sets_commands.app.command()(audit_commands.audit)
 app.add_typer(sets_commands.app, name="sets")
 app.add_typer(models_commands.app, name="models")
 app.add_typer(recipes_commands.app, name="recipes")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -65,16 +65,21 @@ def audit(
     *,
     set_id: str = "",
     name: str = "",
+    algorithm: str = "",
     held_out: HeldOut | None = None,
+    asked_in_vain: Mapping[Facet, Sequence[str]] | None = None,
 ) -> Audit:
-    """The report of some rows, read once. ``detect`` tells what a text is; ``held_out`` is what
-    the set is looked at for leaks to."""
+    """The report of some rows, read once. ``detect`` tells what a text is, ``algorithm`` in which
+    way; ``held_out`` is what the set is looked at for leaks to, ``asked_in_vain`` what the
+    composition asked for and no source has."""
     since = time.perf_counter()
     counted = _Counted()
     remaining = iter(rows)
     while batch := list(islice(remaining, BATCH_ROWS)):
         counted.add(batch, detect)
-    return counted.report(set_id, name, held_out, since)
+    report = counted.report(set_id, name, held_out, asked_in_vain or {})
+    seconds = round(time.perf_counter() - since, 2)
+    return report.model_copy(update={"algorithm": algorithm, "seconds": seconds})
 
 
 @dataclass
@@ -108,9 +113,7 @@ class _Counted:
 
     def add(self, batch: Sequence[AuditedRow], detect: Detect) -> None:
         """Count some rows."""
-        self.sketches.append(
-            signatures("\n".join(turn.text for turn in row.content) for row in batch)
-        )
+        self.sketches.append(signatures(row.words for row in batch))
         for row in batch:
             self.row_ids.append(row.row_id)
             self.lengths.append(row.tokens)
@@ -157,7 +160,8 @@ class _Counted:
         for facet, value in sorted(found.named):
             truth = self._value(facet, value)
             truth.named_rows += 1
-            if facet in DETECTED and not found.holds(facet, value) and value not in found.could_be:
+            # where the row's label says so too, a contradiction is one of the label
+            if facet in DETECTED and value != row.labels.get(facet) and found.lacks(facet, value):
                 truth.named_only_rows += 1
                 truth.named_only_tokens += row.content_tokens
                 _example(truth.examples, row)
@@ -198,14 +202,19 @@ class _Counted:
             confusion.tokens += row.content_tokens
             _example(confusion.examples, row)
 
-    def report(self, set_id: str, name: str, held_out: HeldOut | None, since: float) -> Audit:
+    def report(
+        self,
+        set_id: str,
+        name: str,
+        held_out: HeldOut | None,
+        asked_in_vain: Mapping[Facet, Sequence[str]],
+    ) -> Audit:
         """Everything that was counted, and what follows from it."""
         tokens = sum(self.lengths)
         sketches = np.concatenate(self.sketches) if self.sketches else signatures([])
         same = self._duplicates(sketches)
         leaking = leaks(sketches, held_out.signatures) if held_out else []
         made = Audit(
-            format=FORMAT,
             set_id=set_id,
             name=name,
             rows=len(self.row_ids),
@@ -219,6 +228,7 @@ class _Counted:
             )[:MOST_CONFUSIONS],
             named_but_absent=self._named_but_absent(),
             fed_but_unlabelled=self._fed_but_unlabelled(),
+            asked_in_vain={facet: sorted(asked_in_vain.get(facet, ())) for facet in Facet},
             roles=self._roles(tokens),
             boilerplate=self._boilerplate(tokens),
             lengths=lengths_of(self.lengths, self.full_lengths),
@@ -238,8 +248,7 @@ class _Counted:
             ],
         )
         findings = findings_of(made, dict(self.numbers))
-        seconds = round(time.perf_counter() - since, 2)
-        changed = {"findings": findings, "verdict": verdict_of(findings), "seconds": seconds}
+        changed = {"findings": findings, "verdict": verdict_of(findings)}
         return made.model_copy(update=changed)
 
     def _facets(self) -> dict[Facet, list[ValueTruth]]:
@@ -251,7 +260,7 @@ class _Counted:
                 )
         return {
             facet: sorted(
-                values.values(),
+                filter(_is_something, values.values()),
                 key=lambda t: (
                     -max(t.found_tokens or 0, t.labelled_tokens),
                     -t.named_rows,
@@ -349,6 +358,12 @@ def _most(found: RowTruth, facet: Facet) -> str | None:
         return f"code in {other}" if other and other != NOT_KNOWN else None
     other = found.most(Facet.SPOKEN_LANGUAGE)
     return f"text in {label_of(Facet.SPOKEN_LANGUAGE, other)}" if other else None
+
+
+def _is_something(truth: ValueTruth) -> bool:
+    """Whether there is anything to say of a value: some words in it, a label, a prompt."""
+    in_words = any(truth.found_by_role.values())
+    return bool(truth.labelled_rows or truth.named_rows or in_words)
 
 
 def _example(examples: list[str], row: AuditedRow) -> None:

@@ -5,13 +5,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from app.calibration.audit_report import Audit, Finding, Severity
+from app.calibration.audit_report import Audit, Confusion, Finding, Severity
 from app.calibration.audited_row import DETECTED, NOT_KNOWN
 from app.facets import Facet, label_of
 from app.formatting import counted, percent
 
 # From these shares on a number is worth a sentence.
-MISLABELLED = 0.02
+MISLABELLED = {Facet.SPOKEN_LANGUAGE: 0.02, Facet.PROGRAMMING_LANGUAGE: 0.1}
+# ... or when so many rows of one label are most of them one other thing.
+ONE_LABEL_ROWS = 5
+SURELY_MISLABELLED = 0.2
 CUT = 0.05
 CUT_BADLY = 0.25
 BOILERPLATE = 0.2
@@ -29,9 +32,10 @@ def findings_of(audit: Audit, numbers: Mapping[str, Sequence[int]]) -> list[Find
     """Every finding, the gravest first. ``numbers`` are the positions, from 1, of each source's
     rows in that source, where they are known."""
     found = [
-        *_leaks(audit), *_named_but_absent(audit), *_named_more_than_fed(audit),
-        *_mislabelled(audit), *_cut(audit), *_duplicates(audit), *_one_long_row(audit),
-        *_first_rows(numbers), *_boilerplate(audit), *_unlabelled(audit), *_not_checked(audit),
+        *_leaks(audit), *_named_but_absent(audit), *_asked_in_vain(audit),
+        *_named_more_than_fed(audit), *_mislabelled(audit), *_cut(audit), *_duplicates(audit),
+        *_one_long_row(audit), *_first_rows(numbers), *_boilerplate(audit), *_unlabelled(audit),
+        *_not_checked(audit),
     ]  # fmt: skip
     return sorted(found, key=lambda finding: _ORDER[finding.severity])
 
@@ -83,6 +87,22 @@ def _named_but_absent(audit: Audit) -> Iterator[Finding]:
         )
 
 
+def _asked_in_vain(audit: Audit) -> Iterator[Finding]:
+    for facet, values in audit.asked_in_vain.items():
+        if values:
+            yield Finding(
+                kind="asked_in_vain",
+                severity="warning",
+                sentence=(
+                    f"The composition asks for {_count(facet, len(values))} that no source has: "
+                    f"{_listed(facet, values)}."
+                ),
+                advice="Add a source that has rows of it, or take it out of the slice.",
+                facet=facet,
+                values=values,
+            )
+
+
 def _named_more_than_fed(audit: Audit) -> Iterator[Finding]:
     for facet in DETECTED:
         partly = [
@@ -110,27 +130,44 @@ def _named_more_than_fed(audit: Audit) -> Iterator[Finding]:
 
 def _mislabelled(audit: Audit) -> Iterator[Finding]:
     for agreement in audit.agreement:
-        compared = agreement.same + agreement.not_told_apart + agreement.different
-        if not agreement.different or agreement.different < MISLABELLED * compared:
-            continue
-        confusions = [one for one in audit.confusions if one.facet is agreement.facet]
-        worst = confusions[0]
         facet = agreement.facet
+        confusions = [one for one in audit.confusions if one.facet is facet]
+        if not confusions:
+            continue
+        compared = agreement.same + agreement.not_told_apart + agreement.different
         share = agreement.different / compared
+        worst = max(confusions, key=lambda one: one.rows)
+        whole = _is_most_of_its_label(audit, worst)
+        errs = facet is Facet.PROGRAMMING_LANGUAGE and not whole and share < MISLABELLED[facet]
         yield Finding(
             kind="mislabelled",
-            severity="error" if share > 0.2 else "warning",
+            severity="error"
+            if share > SURELY_MISLABELLED
+            else "warning"
+            if whole or share >= MISLABELLED[facet]
+            else "note",
             sentence=(
                 f"{agreement.different:,} of {compared:,} rows with a "
-                f"{facet.label.lower()} are something else, most of all "
-                f"{label_of(facet, worst.label)} that is {label_of(facet, worst.found)} "
+                f"{facet.label.lower()} look like something else, most of all "
+                f"{label_of(facet, worst.label)} that looks like {label_of(facet, worst.found)} "
                 f"({counted(worst.rows, 'row')})."
             ),
-            advice="Look at the rows below; correct the source's tags where the label is wrong.",
+            advice=(
+                "Detection errs in about one row of code in twenty: look at them before you "
+                "doubt the label."
+                if errs
+                else "Look at the rows below; correct the source's tags where the label is wrong."
+            ),
             facet=facet,
             values=sorted({one.label for one in confusions}),
             rows=worst.examples,
         )
+
+
+def _is_most_of_its_label(audit: Audit, confusion: Confusion) -> bool:
+    truths = audit.facets[confusion.facet]
+    labelled = next(t.labelled_rows for t in truths if t.value == confusion.label)
+    return confusion.rows >= ONE_LABEL_ROWS and 2 * confusion.rows > labelled
 
 
 def _cut(audit: Audit) -> Iterator[Finding]:

@@ -10,8 +10,9 @@ from app.facets import Facet
 
 Severity = Literal["error", "warning", "note"]
 FindingKind = Literal[
-    "leak", "named_but_absent", "named_more_than_fed", "mislabelled", "cut", "duplicates",
-    "boilerplate", "one_long_row", "first_rows", "fed_but_unlabelled", "not_checked",
+    "leak", "named_but_absent", "asked_in_vain", "named_more_than_fed", "mislabelled",
+    "cut", "duplicates", "boilerplate", "one_long_row", "first_rows",
+    "fed_but_unlabelled", "not_checked",
 ]  # fmt: skip
 
 
@@ -168,9 +169,10 @@ class RowLeak(BaseModel):
 
 class Audit(BaseModel):
     """The whole report. ``held_out_rows`` is None where there was no held-out part to look at;
-    ``named_but_absent`` and ``fed_but_unlabelled`` list values by facet."""
+    ``named_but_absent`` (by prompts), ``fed_but_unlabelled`` and ``asked_in_vain`` (by the
+    composition) list values by facet; ``algorithm`` is the version of everything that looked."""
 
-    format: int
+    algorithm: str = ""
     set_id: str
     name: str
     rows: int
@@ -182,6 +184,7 @@ class Audit(BaseModel):
     confusions: list[Confusion]
     named_but_absent: dict[Facet, list[str]]
     fed_but_unlabelled: dict[Facet, list[str]]
+    asked_in_vain: dict[Facet, list[str]]
     roles: list[RoleTokens]
     boilerplate: Boilerplate
     lengths: Lengths

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from app.calibration.detection import Found
 from app.calibration.named_languages import named_in
 from app.facets import Facet
 
+T = TypeVar("T")
 Detect = Callable[[str], tuple[Found, ...]]
 
 DETECTED = (Facet.SPOKEN_LANGUAGE, Facet.PROGRAMMING_LANGUAGE)
@@ -19,19 +21,37 @@ ENOUGH_OF_A_ROW = 0.1
 NOT_KNOWN = "not told"
 
 
+def content_turns(turns: Sequence[T], role_of: Callable[[T], str]) -> list[T]:
+    """The turns a row is there for: the assistant's, or all but the system's in a row without."""
+    answers = [turn for turn in turns if role_of(turn) == "assistant"]
+    return answers or [turn for turn in turns if role_of(turn) != "system"]
+
+
 @dataclass(frozen=True, slots=True)
 class AuditedTurn:
-    """The words of one turn that are left after the cut, and how many tokens they are."""
+    """The words of one turn, and how many tokens are left of them after the cut; ``cut`` are the
+    characters of ``text`` that are fed no more."""
 
     role: str
     text: str
     tokens: int
+    cut: tuple[int, int] = (0, 0)
+
+    @property
+    def left(self) -> int:
+        """How many characters are fed."""
+        return self.left_of(0, len(self.text))
+
+    def left_of(self, start: int, end: int) -> int:
+        """How many characters of ``text[start:end]`` are fed."""
+        return end - start - max(0, min(end, self.cut[1]) - max(start, self.cut[0]))
 
 
 @dataclass(frozen=True, slots=True)
 class AuditedRow:
     """A row of a built set. ``tokens`` are fed, ``full_tokens`` were there before the cut;
-    ``labels`` are those it was chosen by, ``named`` values a prompt was assigned."""
+    ``labels`` are those it was chosen by, ``named`` values a prompt was assigned;
+    ``number`` is the row's place in its source, from 1, where that is known."""
 
     row_id: str
     source: str
@@ -45,10 +65,13 @@ class AuditedRow:
 
     @property
     def content(self) -> tuple[AuditedTurn, ...]:
-        """The turns the row is there for: the assistant's, or all but the system's where the
-        assistant says nothing."""
-        answers = tuple(turn for turn in self.turns if turn.role == "assistant" and turn.tokens)
-        return answers or tuple(turn for turn in self.turns if turn.role != "system")
+        """The turns the row is there for."""
+        return tuple(content_turns(self.turns, lambda turn: turn.role))
+
+    @property
+    def words(self) -> str:
+        """The content before the cut: duplicates are looked for in it."""
+        return "\n".join(turn.text for turn in self.content)
 
     @property
     def content_tokens(self) -> int:
@@ -76,6 +99,14 @@ class RowTruth:
         everything = sum(sum(counts.values()) for counts in self.content.values())
         return tokens[value] > 0 and tokens[value] >= ENOUGH_OF_A_ROW * everything
 
+    def lacks(self, facet: Facet, value: str) -> bool:
+        """Whether the content is surely not of a value: none of it is, and none of it is code in
+        a language that was not told, or not told from this one."""
+        if self.holds(facet, value) or value in self.could_be:
+            return False
+        untold = self.content[Facet.PROGRAMMING_LANGUAGE][NOT_KNOWN]
+        return facet is not Facet.PROGRAMMING_LANGUAGE or not untold
+
     def most(self, facet: Facet) -> str | None:
         """The value most of the content of a facet is of."""
         counts = self.content[facet]
@@ -83,7 +114,8 @@ class RowTruth:
 
 
 def truth_of(row: AuditedRow, detect: Detect) -> RowTruth:
-    """Look at every turn of a row."""
+    """Look at every turn of a row: at its whole text, since more of it tells more. What is left of
+    each part after the cut is counted."""
     content: dict[Facet, Counter[str]] = {facet: Counter() for facet in DETECTED}
     roles: Counter[tuple[Facet, str, str]] = Counter()
     could_be: set[str] = set()
@@ -93,12 +125,13 @@ def truth_of(row: AuditedRow, detect: Detect) -> RowTruth:
         found = detect(turn.text)
         if turn.role in ("user", "system"):
             named |= named_in(turn.text)
-        length = sum(part.end - part.start for part in found) or 1
-        for part in found:
+        left = [turn.left_of(part.start, part.end) for part in found]
+        length = max(1, sum(left))
+        for part, characters in zip(found, left, strict=True):
             value = _value(part, row.labels.get(Facet.PROGRAMMING_LANGUAGE))
-            if value is None:
+            if value is None or not characters:
                 continue
-            tokens = round(turn.tokens * (part.end - part.start) / length)
+            tokens = round(turn.tokens * characters / length)
             roles[(*value, turn.role)] += tokens
             if id(turn) in inside:
                 content[value[0]][value[1]] += tokens

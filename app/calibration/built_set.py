@@ -29,12 +29,20 @@ ROWS = "rows.parquet"
 ID_LENGTH = 16
 MANIFEST_FORMAT = 2
 
-_TURN = pa.struct([("role", pa.string()), ("start", pa.int32()), ("end", pa.int32())])
+_TURN = pa.struct(
+    [
+        ("role", pa.string()),
+        ("start", pa.int32()),
+        ("end", pa.int32()),
+        ("tokens", pa.int32()),
+    ]
+)
 
-# ``text`` is whole; ``turns`` are the characters of each message's words in it, ``cut_start`` to
-# ``cut_end`` those that ``input_ids`` lost at the maximum length. ``named_value`` is what a prompt
-# named, ``named_tokens`` the row's content where that is of no such value itself. ``duplicate_of``
-# is the first row of the set that says the same; ``sequence`` numbers packed sequences from 0.
+# ``text`` is whole; ``turns`` are the characters of each message's words in it with the tokens
+# left of them, ``cut_start`` to ``cut_end`` the characters that ``input_ids`` lost at the maximum
+# length. ``named_value`` is what a prompt named, ``named_tokens`` the row's content where that is
+# of no such value itself. ``duplicate_of`` is the first row of the set that says the same;
+# ``sequence`` numbers packed sequences from 0.
 ROW_SCHEMA = pa.schema(
     [
         ("row_id", pa.string()),

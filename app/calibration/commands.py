@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
@@ -15,6 +15,7 @@ from sqlmodel import Session
 from app.base_models.models import BaseModelRecord
 from app.calibration import service
 from app.calibration.building import build_set
+from app.calibration.built_set import BuiltSet
 from app.calibration.models import CalibrationSet
 from app.calibration.rebuilding import read_manifest
 from app.calibration.rendering import Renderer
@@ -22,6 +23,7 @@ from app.calibration.set_files import read_set_file
 from app.calibration.spec import SetSpec
 from app.calibration.starter import software_engineer
 from app.console import Json, complain, installed, say, tell, wide
+from app.settings import Settings
 
 STARTER = "starter"
 
@@ -56,24 +58,14 @@ def build(
     From a manifest the same bytes are built again, of the revisions it names.
     """
     with installed() as (session, settings):
-        directory = _model_directory(session, model)
         again = read_manifest(Path(set_)) if Path(set_).is_file() else None
         if again is not None:
+            directory = model_directory(session, model)
             again.require_same_model(Renderer.of_model(directory, again.spec))
             for sentence in again.differences():
                 complain(sentence)
         spec = again.spec if again else find_spec(session, set_)
-        service.require_in_use(settings, spec)
-        with _progress("Rows") as advance:
-            built = build_set(
-                spec,
-                tokenizer_dir=directory,
-                sets_dir=settings.sets_dir,
-                index_dir=settings.index_dir,
-                sources_dir=settings.sources_dir,
-                revisions=again.revisions if again else None,
-                progress=advance,
-            )
+        built = build_for(session, settings, spec, model, again.revisions if again else None)
     if json:
         say(built.as_json())
         return
@@ -88,6 +80,31 @@ def build(
     )
 
 
+def build_for(
+    session: Session,
+    settings: Settings,
+    spec: SetSpec,
+    model: str,
+    revisions: Mapping[str, str] | None = None,
+) -> BuiltSet:
+    """Build a composition for a model that somebody named, with a bar on stderr; ``revisions``
+    pins sources by name.
+
+    Raises CompositionRefused, ModelRefused, DiskFull.
+    """
+    service.require_in_use(settings, spec)
+    with progress_bar("Rows") as advance:
+        return build_set(
+            spec,
+            tokenizer_dir=model_directory(session, model),
+            sets_dir=settings.sets_dir,
+            index_dir=settings.index_dir,
+            sources_dir=settings.sources_dir,
+            revisions=revisions,
+            progress=advance,
+        )
+
+
 def find_spec(session: Session, name: str) -> SetSpec:
     """The composition somebody means: the starter, a saved set's id, or a YAML file.
 
@@ -100,13 +117,14 @@ def find_spec(session: Session, name: str) -> SetSpec:
     return read_set_file(Path(name).read_bytes(), name).spec
 
 
-def _model_directory(session: Session, model: str) -> Path:
+def model_directory(session: Session, model: str) -> Path:
+    """Where a model lies that somebody named by its id or its directory."""
     record = session.get(BaseModelRecord, model)
     return Path(record.path) if record else Path(model).expanduser().resolve()
 
 
 @contextmanager
-def _progress(name: str) -> Iterator[Callable[[int, int], None]]:
+def progress_bar(name: str) -> Iterator[Callable[[int, int], None]]:
     """A bar on stderr where that is a terminal, silence elsewhere."""
     console = Console(stderr=True)
     with Progress(console=console, disable=not console.is_terminal, transient=True) as progress:

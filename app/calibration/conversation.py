@@ -21,11 +21,13 @@ Render = Callable[[Sequence[Message]], str | RowRefused]
 
 @dataclass(frozen=True)
 class Turn:
-    """The words of one message in the rendered text: characters ``start`` to ``end``."""
+    """The words of one message in the rendered text: characters ``start`` to ``end``, and the
+    ``tokens`` that are left of them at the maximum length."""
 
     role: str
     start: int
     end: int
+    tokens: int = 0
 
 
 def with_prompt(messages: Sequence[Message], words: str) -> list[Message]:

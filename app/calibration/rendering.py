@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -89,14 +89,17 @@ class Renderer:
     def _rendered(self, text: str, encoding: Encoding, conversation: Sequence[Message]) -> Rendered:
         ids, offsets = encoding.ids, encoding.offsets
         cut = cut_of(len(ids), self.max_length, self.truncation)
-        turns = turns_in(text, conversation, self._text)
-        assistant = [(turn.start, turn.end) for turn in turns if turn.role == "assistant"]
+        left = np.asarray([*offsets[: cut.start], *offsets[cut.end :]], dtype=np.int64)
+        turns = [
+            replace(turn, tokens=_tokens_in(left, turn.start, turn.end))
+            for turn in turns_in(text, conversation, self._text)
+        ]
         kept = cut.kept(ids)
         return Rendered(
             text=text,
             input_ids=np.asarray(kept, dtype=np.int32),
             full_tokens=len(ids),
-            fed_tokens=_tokens_in([*offsets[: cut.start], *offsets[cut.end :]], assistant),
+            fed_tokens=sum(turn.tokens for turn in turns if turn.role == "assistant"),
             turns=tuple(turns),
             cut=_characters(cut, offsets, len(text)),
         )
@@ -111,12 +114,9 @@ def _characters(cut: Cut, offsets: Sequence[Span], length: int) -> Span | None:
     return start, max(start, end)
 
 
-def _tokens_in(offsets: Sequence[Span], spans: Sequence[Span]) -> int:
-    """How many tokens have a character inside one of the spans."""
-    if not offsets:
+def _tokens_in(offsets: NDArray[np.int64], first: int, last: int) -> int:
+    """How many tokens, given as characters ``[tokens, 2]``, have one from ``first`` to ``last``."""
+    if not len(offsets):
         return 0
-    starts, ends = np.asarray(offsets, dtype=np.int64).T
-    inside = np.zeros(len(starts), dtype=np.bool_)
-    for first, last in spans:
-        inside |= (ends > first) & (starts < last) & (ends > starts)
-    return int(inside.sum())
+    starts, ends = offsets.T
+    return int(((ends > first) & (starts < last) & (ends > starts)).sum())

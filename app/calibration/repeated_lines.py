@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from app.calibration.audit_report import Repeated
@@ -11,6 +12,7 @@ from app.calibration.audited_row import AuditedRow
 REPEATS = 3
 SHORTEST = 8
 MOST_LINES = 20
+_LINE = re.compile(rf"\S.{{{SHORTEST - 2},}}\S")
 
 
 @dataclass
@@ -33,14 +35,12 @@ class RepeatedLines:
         for turn in row.turns:
             if turn.role == "assistant":
                 continue
-            for text in turn.text.splitlines():
-                line = text.strip()
-                if len(line) < SHORTEST:
-                    continue
+            for match in _LINE.finditer(turn.text) if turn.left else ():
+                line, start = match[0], match.start()
                 key = hash((turn.role, line))  # salted, but it never leaves this object
                 kept = self._lines.setdefault(key, _Line(line[:200], turn.role))
                 kept.rows += key not in seen
-                kept.tokens += turn.tokens * len(text) / len(turn.text)
+                kept.tokens += turn.tokens * turn.left_of(start, start + len(line)) / turn.left
                 seen.add(key)
 
     def repeated(self) -> tuple[int, list[Repeated]]:

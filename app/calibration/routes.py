@@ -62,11 +62,17 @@ def sets_page(request: Request, session: SessionDep) -> Response:
 
 @router.get("/sets/new", response_model=ComposeView)
 def compose_page(
-    request: Request, session: SessionDep, settings: SettingsDep, like: str | None = None
+    request: Request,
+    session: SessionDep,
+    settings: SettingsDep,
+    mend: Annotated[Mend, Query()],
+    like: str | None = None,
 ) -> Response:
-    """The composer, on the starter composition or on a copy of a saved set."""
+    """The composer, on the starter composition or on a copy of a saved set, mended where a finding
+    of its audit led here."""
     models = model_choices(session)
     spec = service.spec_of(service.get_set(session, like)) if like else starter(settings)
+    spec = mended(spec, mend, settings.corpus_packs)
     fields = fields_of_spec(spec, models[0].id if models else "")
     return answer(request, compose_view(session, settings, fields), "sets/new.html")
 

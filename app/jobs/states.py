@@ -47,13 +47,16 @@ class Step(StrEnum):
     EXPORT = "export"
     VERIFY = "verify"
     PREFLIGHT = "preflight"
+    AUDIT = "audit"
 
 
 class JobKind(StrEnum):
     """What a job is for. ``quantize`` is the main job; ``preflight`` says what it would do and
-    need, without loading a weight."""
+    need, without loading a weight; ``audit`` builds a set and holds its labels against its content.
+    """
 
     BUILD = "build"
+    AUDIT = "audit"
     PREFLIGHT = "preflight"
     PROFILE = "profile"
     QUANTIZE = "quantize"
@@ -66,6 +69,7 @@ class JobKind(StrEnum):
 
 STEPS: dict[JobKind, tuple[Step, ...]] = {
     JobKind.BUILD: (Step.BUILD,),
+    JobKind.AUDIT: (Step.BUILD, Step.AUDIT),
     JobKind.PROFILE: (Step.BUILD, Step.PROFILE),
     JobKind.PREFLIGHT: (Step.BUILD, Step.PREFLIGHT),
     JobKind.QUANTIZE: (

@@ -28,6 +28,7 @@ STEP_LABELS = {
     Step.EXPORT: "Export",
     Step.VERIFY: "Verify",
     Step.PREFLIGHT: "Preflight",
+    Step.AUDIT: "Audit",
 }
 
 

@@ -37,6 +37,9 @@ SENTENCES: dict[tuple[str, ...], Callable[[Figures], str]] = {
         f"{counted(f['tensors'], 'tensor')} accounted for, {integer(f['quantized'])} quantized"
     ),
     ("errors",): lambda f: counted(f["errors"], "reason") + " to refuse it" if f["errors"] else "",
+    ("audit_errors", "audit_warnings"): lambda f: (
+        f"{counted(f['audit_errors'], 'error')}, {counted(f['audit_warnings'], 'warning')}"
+    ),
     # Said by the step's own page, or by its state.
     ("set",): lambda _: "",
     ("ok",): lambda _: "",

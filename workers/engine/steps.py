@@ -155,6 +155,29 @@ def preflight_step(run: Run) -> Figures:
     }
 
 
+def audit_step(run: Run) -> Figures:
+    """Hold the set's labels against its content; ``audit.json`` beside the built set."""
+    spec = run.spec
+    if not isinstance(spec.calibration, SetSpec):
+        raise CalibrantError("An audit needs a set that is built here, not a file of rows.")
+    from app.calibration.auditing import audit_built_set
+    from app.calibration.built_set import load_built_set
+
+    report = audit_built_set(
+        load_built_set(spec.sets_dir / _needed(run.rows).id),
+        sources_dir=spec.sources_dir or spec.sets_dir.parent / "sources",
+        index_dir=spec.sets_dir.parent / "index",
+        progress=run.progress(Step.AUDIT, "rows"),
+    )
+    for finding in report.findings:
+        if finding.severity != "note":
+            run.notice(finding.sentence, Step.AUDIT, warning=True)
+    return {
+        "audit_errors": sum(finding.severity == "error" for finding in report.findings),
+        "audit_warnings": sum(finding.severity == "warning" for finding in report.findings),
+    }
+
+
 def profile(run: Run) -> Figures:
     """Count which experts the set reaches by the model's own routing; ``coverage.npz``. What the
     original makes of held-out rows is kept, so that it need not be in memory to be compared."""
@@ -350,6 +373,7 @@ STEP_FUNCTIONS: dict[Step, Callable[[Run], Figures]] = {
     Step.EXPORT: export_step,
     Step.VERIFY: verify_step,
     Step.PREFLIGHT: preflight_step,
+    Step.AUDIT: audit_step,
 }
 
 

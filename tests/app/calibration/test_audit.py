@@ -84,7 +84,7 @@ def test_a_label_that_is_not_true_is_found_with_its_rows() -> None:
     assert (confusion.label, confusion.found, confusion.rows) == ("he", "de", 20)
     assert confusion.examples == [row["id"] for row in rows[:5]]
     (finding,) = (f for f in report.findings if f.kind == "mislabelled")
-    assert "Hebrew that is German (20 rows)" in finding.sentence
+    assert "Hebrew that looks like German (20 rows)" in finding.sentence
     assert report.fed_but_unlabelled[Facet.SPOKEN_LANGUAGE] == []
 
 
