@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import count
 
+from pydantic import BaseModel, Field
+
 from app.calibration.spec import Duplicates, SetSpec, Slice
 from app.facets import Facet, label_of
 
@@ -13,22 +15,29 @@ TOKENS_A_VALUE = 2_000
 NAMED_IN_A_NAME = 3
 
 
-def mended(
-    spec: SetSpec,
-    facet: Facet | None,
-    values: Sequence[str],
-    duplicates: Duplicates | None,
-    more_sources: Sequence[str] = (),
-) -> SetSpec:
-    """The composition with a slice of ``values`` of a facet, shared equally, from its own sources
-    and ``more_sources``, and with another choice about duplicates. Nothing else changes."""
+class Mend(BaseModel):
+    """What a link to the composer asks for: a copy of the saved set ``like``, a slice of each
+    ``value`` of a ``facet``, another choice about ``duplicates``."""
+
+    like: str | None = None
+    facet: Facet | None = None
+    value: list[str] = Field(default=[], max_length=500)
+    duplicates: Duplicates | None = None
+
+
+def mended(spec: SetSpec, mend: Mend, more_sources: Sequence[str] = ()) -> SetSpec:
+    """The composition with what is asked for, and nothing else changed.
+
+    The new slice shares its tokens equally over the values and may take rows of ``more_sources``
+    too; slices that were there take of the sources they took of.
+    """
     changes: dict[str, object] = {}
-    if duplicates is not None:
-        changes["duplicates"] = duplicates
-    if facet is not None and values:
+    if mend.duplicates is not None:
+        changes["duplicates"] = mend.duplicates
+    if mend.facet is not None and mend.value:
         changes["sources"] = tuple(dict.fromkeys((*spec.sources, *more_sources)))
-        pinned = [_with_sources(part, spec) for part in spec.slices]
-        changes["slices"] = (*pinned, _slice_of(spec, facet, values))
+        added = _slice_of(spec, mend.facet, mend.value)
+        changes["slices"] = (*(_with_sources(part, spec) for part in spec.slices), added)
     return spec.model_copy(update=changes)
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 from sqlmodel import Session
 
@@ -17,6 +17,7 @@ from app.calibration.forms import (
     fields_of_spec,
     read_spec,
 )
+from app.calibration.mending import Mend, mended
 from app.calibration.spec import SetSpec
 from app.calibration.views import (
     ComposeView,
@@ -66,12 +67,11 @@ def compose_page(
     session: SessionDep,
     settings: SettingsDep,
     mend: Annotated[Mend, Query()],
-    like: str | None = None,
 ) -> Response:
     """The composer, on the starter composition or on a copy of a saved set, mended where a finding
     of its audit led here."""
     models = model_choices(session)
-    spec = service.spec_of(service.get_set(session, like)) if like else starter(settings)
+    spec = service.spec_of(service.get_set(session, mend.like)) if mend.like else starter(settings)
     spec = mended(spec, mend, settings.corpus_packs)
     fields = fields_of_spec(spec, models[0].id if models else "")
     return answer(request, compose_view(session, settings, fields), "sets/new.html")

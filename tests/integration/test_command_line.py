@@ -60,6 +60,24 @@ def quantized(place: Path, built: Any) -> Any:
     )  # fmt: skip
 
 
+def test_sets_audit_of_a_built_set(place: Path, built: Any) -> None:
+    report = document(place, "sets", "audit", built["id"])
+    assert (report["set_id"], report["rows"], report["tokens"]) == (
+        built["id"], built["rows"], built["tokens"],
+    )  # fmt: skip
+    assert report["asked_in_vain"]["programming_language"] == ["Pony"]
+    assert {truth["value"] for truth in report["facets"]["programming_language"]} >= {"Rust", "Go"}
+    assert sum(role["tokens"] for role in report["roles"]) == report["tokens"]
+    again = document(place, "sets", "audit", str(place / "sets" / built["id"]))
+    assert again == report
+
+
+def test_sets_audit_needs_a_model_for_a_composition(place: Path, composition: Path) -> None:
+    refused = calibrant(place, "sets", "audit", str(composition), "--json")
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert "say with --model" in refused.stderr
+
+
 def test_sets_build_says_what_is_in_the_set(built: Any) -> None:
     assert set(built) >= {"id", "manifest", "rows", "tokens", "facets", "set_aside"}
     assert 0 < built["tokens"] <= 3000

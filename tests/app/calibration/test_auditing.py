@@ -23,7 +23,10 @@ from tests.app.calibration.seedlike import ASKED_CODE, ASKED_SPOKEN, seedlike_ro
 def write_source(sources_dir: Path, name: str, conversations: list[list[dict]], **tags) -> None:
     """A source of conversations, as an upload leaves one."""
     entry = SourceEntry(
-        name=name, origin=UploadOrigin(file=f"{name}.jsonl", sha256="0" * 64), tags=tags
+        name=name,
+        origin=UploadOrigin(file=f"{name}.jsonl", sha256="0" * 64),
+        license="MIT",
+        tags=tags,
     )
     rows = [
         Row(number, messages, "\n".join(message["content"] for message in messages))
