@@ -24,6 +24,7 @@ from app import demo as demo_job
 from app.base_models import commands as models_commands
 from app.calibration import audit_commands
 from app.calibration import commands as sets_commands
+from app.calibration import file_commands as set_file_commands
 from app.comparison import commands as comparison_commands
 from app.console import complain, tell
 from app.errors import CalibrantError, Refused
@@ -42,6 +43,7 @@ app = typer.Typer(
 app.add_typer(sources_commands.app, name="sources")
 sets_commands.app.command()(audit_commands.audit)
 app.add_typer(sets_commands.app, name="sets")
+sets_commands.app.registered_commands += set_file_commands.app.registered_commands
 app.add_typer(models_commands.app, name="models")
 app.add_typer(recipes_commands.app, name="recipes")
 app.add_typer(jobs_commands.app, name="jobs")

@@ -16,6 +16,13 @@ def integer(value: float | None) -> str:
     return NOT_MEASURED if value is None else f"{round(value):,}"
 
 
+def signed(value: float | None) -> str:
+    """A difference as a whole number with its sign: ``+1,234``, ``−56``, ``0``."""
+    if value is None:
+        return NOT_MEASURED
+    return f"{round(value):+,}".replace("-", "−") if round(value) else "0"
+
+
 def number(value: float | None, digits: int = 4) -> str:
     """A figure to so many significant digits, in powers of ten where it is very small:
     ``0.003112``, ``3.11e-7``."""

@@ -20,6 +20,7 @@ from app import auth
 from app.assets import StaticAssets
 from app.base_models import routes as base_models
 from app.calibration import audit_routes as audits
+from app.calibration import file_routes as set_files
 from app.calibration import routes as calibration
 from app.checkpoints import routes as checkpoints
 from app.comparison import routes as comparison
@@ -37,8 +38,8 @@ from app.settings import Settings, get_settings, is_loopback
 from app.sources import routes as sources
 
 ROOMS = (
-    overview, sources, calibration, audits, base_models, recipes, jobs, coverage, quality,
-    comparison, checkpoints,
+    overview, sources, set_files, calibration, audits, base_models, recipes, jobs, coverage,
+    quality, comparison, checkpoints,
 )  # fmt: skip
 SWEEP_SECONDS = 3.0
 RESEND_SECONDS = 30.0

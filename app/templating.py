@@ -16,6 +16,7 @@ from app.settings import ROOT
 
 FILTERS = {
     "integer": formatting.integer,
+    "signed": formatting.signed,
     "number": formatting.number,
     "fixed": formatting.fixed,
     "percent": formatting.percent,

@@ -16,10 +16,10 @@ from app.base_models.models import BaseModelRecord
 from app.calibration import service
 from app.calibration.building import build_set
 from app.calibration.built_set import BuiltSet
+from app.calibration.importing import read_for
 from app.calibration.models import CalibrationSet
 from app.calibration.rebuilding import read_manifest
 from app.calibration.rendering import Renderer
-from app.calibration.set_files import read_set_file
 from app.calibration.spec import SetSpec
 from app.calibration.starter import software_engineer
 from app.console import Json, complain, installed, say, tell, wide
@@ -114,7 +114,7 @@ def find_spec(session: Session, name: str) -> SetSpec:
         return software_engineer()
     if session.get(CalibrationSet, name) or not Path(name).is_file():
         return service.spec_of(service.get_set(session, name))
-    return read_set_file(Path(name).read_bytes(), name).spec
+    return read_for(session, Path(name).read_bytes(), name).spec
 
 
 def model_directory(session: Session, model: str) -> Path:

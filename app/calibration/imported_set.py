@@ -63,6 +63,11 @@ class ImportedSet(BaseModel):
         return sum(entry.rows for entry in self.entries if isinstance(entry.rows, int))
 
     @property
+    def is_open(self) -> bool:
+        """Whether an entry takes all the rows there are."""
+        return any(entry.rows == "all" for entry in self.entries)
+
+    @property
     def repositories(self) -> int:
         """Different data sets of the hub and folders."""
         return len({entry.origin for entry in self.entries})

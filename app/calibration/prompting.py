@@ -40,7 +40,10 @@ class Assigned:
         return PromptTemplate(self.prompt.template).render(row, value)
 
     def before(self, row: Mapping[str, Any], messages: Sequence[Message]) -> list[Message]:
-        """The row's conversation with its prompt. Raises RowRefused."""
+        """The row's conversation with its prompt. A passage without a conversation is the answer
+        to the prompt: no other request is made up for it. Raises RowRefused."""
+        if not row.get("messages"):
+            messages = [message for message in messages if message.get("role") == "assistant"]
         try:
             return with_prompt(messages, self.words(row))
         except PromptRefused as refusal:

@@ -7,19 +7,15 @@ writes our own format.
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import yaml
-from jinja2 import TemplateError, nodes
 
-from app.calibration.prompts import ENVIRONMENT
+from app.calibration.prefixes import prefix_of
 from app.calibration.quantizers_format import OWN, ROOT
-from app.calibration.rotation import expressions, literal
-from app.calibration.spec import Prompt, SetSpec, Slice
-from app.facets import label_of
+from app.calibration.spec import SetSpec, Slice
 from app.sources.entry import FolderOrigin, HubOrigin, SourceEntry
 from app.yaml_lines import Dumper, dump, load_with_lines
 
@@ -97,8 +93,10 @@ def _of_slice(part: Slice, sources: Mapping[str, SourceEntry]) -> Iterator[str]:
             yield f"gives the parameter {name} of its formatter"
     if part.prompt and source.formatter != "raw_text":
         yield f"puts a prompt before rows of the formatter {source.formatter}"
-    elif part.prompt and _prefix(part.prompt) is None:
-        yield "has a prompt that uses its value in more than one way"
+    elif part.prompt and source.params:
+        yield "has a prompt, and its source a prefix"
+    elif part.prompt and prefix_of(part.prompt) is None:
+        yield "has a prompt that is no prefix of that format"
 
 
 class _Template(str):
@@ -115,9 +113,9 @@ class _Template(str):
 def _templates(spec: SetSpec) -> dict[str, _Template]:
     """The prefixes that are worth a name: those of prompts used by several entries."""
     texts = Counter(
-        prefix for part in spec.slices if part.prompt and (prefix := _prefix(part.prompt))
+        prefix for part in spec.slices if part.prompt and (prefix := prefix_of(part.prompt))
     )
-    facets = {_prefix(part.prompt): part.prompt.facet for part in spec.slices if part.prompt}
+    facets = {prefix_of(part.prompt): part.prompt.facet for part in spec.slices if part.prompt}
     taken: set[str] = set(spec.extra.get(ROOT, {}).get("_templates", {}))
     named: dict[str, _Template] = {}
     for number, text in enumerate((text for text, count in texts.items() if count > 1), 1):
@@ -129,48 +127,9 @@ def _templates(spec: SetSpec) -> dict[str, _Template]:
     return named
 
 
-def _prefix(prompt: Prompt) -> str | None:
-    """A prompt as the prefix it is imported from; None where the format cannot say it."""
-    try:
-        parts = list(expressions(prompt.template))
-    except TemplateError:
-        return None
-    if prompt.facet is None:
-        return _plain_prefix(prompt.template)
-    labels = [label_of(prompt.facet, value) for value in prompt.values]
-    pick = f"{{{{ [{', '.join(map(_quoted, labels))}][hash(row|string) % {len(labels)}] }}}}"
-    is_value = [is_expression and _is_value(text) for text, is_expression in parts]
-    if sum(is_value) != 1:
-        return None
-    picks = (pick if here else text for (text, _), here in zip(parts, is_value, strict=True))
-    return "".join(picks)
-
-
-def _plain_prefix(template: str) -> str:
-    """Words alone as an expression that gives them, so that they come back as a prompt."""
-    if not any(sign in template for sign in ("{{", "{%", "{#")):
-        return "{{ " + _quoted(template) + " }}"
-    words = literal(template)
-    reads_as_template = words is None or ("{{" in words and "}}" in words)
-    return template if words is None or reads_as_template else words
-
-
-def _quoted(text: str) -> str:
-    """A text as a Jinja literal, in single quotes as the seed has them."""
-    escaped = json.dumps(text, ensure_ascii=False)[1:-1]
-    return "'" + escaped.replace('\\"', '"').replace("'", "\\'") + "'"
-
-
-def _is_value(text: str) -> bool:
-    match ENVIRONMENT.parse(text).body:
-        case [nodes.Output(nodes=[nodes.Name(name="value")])]:
-            return True
-    return False
-
-
 def _entry(part: Slice, source: SourceEntry, templates: Mapping[str, _Template]) -> dict[str, Any]:
     origin = source.origin.model_dump(mode="json")
-    prefix = _prefix(part.prompt) if part.prompt else source.params.get("prefix")
+    prefix = prefix_of(part.prompt) if part.prompt else source.params.get("prefix")
     params = {} if prefix is None else {"prefix": templates.get(prefix, prefix)}
     name = origin.get("id") or origin["path"]
     entry = {
@@ -195,7 +154,7 @@ def _entry(part: Slice, source: SourceEntry, templates: Mapping[str, _Template])
 
 def _own_source(source: SourceEntry) -> dict[str, Any]:
     """What of a source the format has no field for."""
-    said = {"columns", "formatter", "params", "license", "origin", "name", "tags"}
+    said = {"columns", "formatter", "license", "origin", "name", "tags"}
     own: dict[str, Any] = {"name": source.name, "tags": source.model_dump(mode="json")["tags"]}
     own |= source.model_dump(mode="json", exclude_defaults=True, exclude=said)
     known = {"kind", "id", "subset", "split", "revision", "streaming", "path"}

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from app.calibration.imported_set import ImportWarning
+from app.calibration.prefixes import is_template
 from app.calibration.quantizers_format import ROOT, SET_KEYS
 from app.calibration.quantizers_reading import Part, Reading
 from app.calibration.section_comments import Heading
@@ -39,8 +40,9 @@ def _at(line: int, message: str) -> ImportWarning:
 def _prompts(reading: Reading) -> Said:
     by_template: dict[str, list[Part]] = {}
     for part in reading.parts:
-        if part.slice.prompt:
-            by_template.setdefault(str(part.entry.params["prefix"]), []).append(part)
+        prefix = part.entry.params.get("prefix")
+        if part.slice.prompt and prefix and is_template(prefix):
+            by_template.setdefault(prefix, []).append(part)
     for template, parts in by_template.items():
         line = reading.template_line(template)
         yield from (_at(line, message) for message in _template_says(parts))
@@ -70,8 +72,8 @@ def _template_says(parts: Sequence[Part]) -> Iterator[str]:
         never = f", and about {missed:.1f} of them are never drawn" if missed >= 0.05 else ""
         yield (
             f"Picks one of {count} {facet}s by Python's salted hash(): another mix in every run of "
-            f"the {rows:,} rows{never}. Here they are dealt in a seeded rotation: "
-            f"{_dealt(parts, len(choice.values))}."
+            f"the {rows:,} rows{never}. Here they are dealt in a seeded rotation, each to "
+            f"{_dealt(rows, len(choice.values))} rows."
         )
         if choice.unmapped:
             yield (
@@ -89,14 +91,9 @@ def _template_says(parts: Sequence[Part]) -> Iterator[str]:
     )
 
 
-def _dealt(parts: Sequence[Part], values: int) -> str:
-    said = []
-    for part in parts:
-        if isinstance(part.entry.rows, int):
-            least, more = divmod(part.entry.rows, values)
-            each = f"{least} or {least + 1}" if more else f"{least}"
-            said.append(f"{each} rows each in {part.slice.name}")
-    return ", ".join(said) or "each as often as the others"
+def _dealt(rows: int, values: int) -> str:
+    least, more = divmod(rows, values)
+    return f"{least} or {least + 1}" if more else f"{least}"
 
 
 def _named_not_fed(part: Part) -> str:

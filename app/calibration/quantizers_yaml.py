@@ -1,13 +1,12 @@
 """A quantizers YAML as a composition and catalogue entries, and everything to be said of it.
 
 One entry becomes one slice with its number of rows. A prefix that picks a language by the salted
-hash becomes a prompt whose languages are dealt in rotation; fixed words stay the formatter's own.
+hash becomes a prompt whose languages are dealt in rotation, fixed words become a prompt too.
 Sections written as comments become categories, and the domain of the rows.
 """
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from app.calibration.imported_set import Category, ImportedEntry, ImportedSet
+from app.calibration.prefixes import is_template, prefix_words
 from app.calibration.prompts import PromptTemplate
 from app.calibration.quantizers_format import (
     DEFAULT_LENGTH,
@@ -32,7 +32,7 @@ from app.calibration.quantizers_format import (
 )
 from app.calibration.quantizers_reading import Part, Reading
 from app.calibration.quantizers_warnings import warnings_of
-from app.calibration.rotation import HashedChoice, hashed_choice, literal
+from app.calibration.rotation import HashedChoice, hashed_choice
 from app.calibration.section_comments import Comments, read_comments
 from app.calibration.source_names import SourceNames
 from app.calibration.spec import Prompt, SetSpec, Slice
@@ -153,24 +153,23 @@ class _Making:
         return Part(entry, heading, title, domain, choice, source, part)
 
     def _prompt(self, entry: Entry) -> tuple[Prompt | None, HashedChoice | None]:
-        """What a prefix that is a template becomes; fixed words stay with the formatter."""
+        """What a prefix becomes: words before each row, dealt where it picks them by a hash."""
         prefix = entry.params.get("prefix")
         if prefix is not None and not isinstance(prefix, str):
             raise self._refused(entry, f"prefix is {shown(prefix)}, {kind(prefix)}: give a text")
-        if not prefix or not any(sign in prefix for sign in ("{{", "{%", "{#")):
+        if not prefix or prefix == _own_params(entry).get("prefix"):
             return None, None
-        if "{{" not in prefix or "}}" not in prefix:
-            # plain words for the tool whose format this is
-            return Prompt(template="{{ " + json.dumps(prefix, ensure_ascii=False) + " }}"), None
         try:
+            if not is_template(prefix):
+                template = prefix_words(prefix)
+                PromptTemplate(template)
+                return Prompt(template=template), None
             PromptTemplate(prefix)
             choice = hashed_choice(prefix)
-            words = literal(prefix)
         except Refused as refused:
             raise self._refused(entry, refused.sentence.rstrip(".")) from refused
         if choice is None:
-            is_plain = words and not any(sign in words for sign in ("{{", "{%", "{#"))
-            return Prompt(template=words if words and is_plain else prefix), None
+            return Prompt(template=prefix), None
         return Prompt(template=choice.text, facet=choice.facet, values=choice.values), choice
 
     def _source(self, entry: Entry, params: dict[str, Any], domain: str | None) -> SourceEntry:
@@ -262,6 +261,13 @@ def _params(entry: Entry, prompt: Prompt | None) -> dict[str, Any]:
         for name, value in entry.params.items()
         if name in known and not (name == "prefix" and (prompt or not value))
     }
+
+
+def _own_params(entry: Entry) -> dict[str, Any]:
+    """The parameters that our own part of an entry says are the source's."""
+    source = entry.own.get("source")
+    params = source.get("params") if isinstance(source, dict) else None
+    return params if isinstance(params, dict) else {}
 
 
 def _spec(reading: Reading, name: str) -> SetSpec:

@@ -140,14 +140,6 @@ def expressions(source: str) -> Iterator[tuple[str, bool]]:
                 inside = None
 
 
-def literal(template: str) -> str | None:
-    """The words of a template that is one text in ``{{ }}``, None for any other."""
-    match ENVIRONMENT.parse(template).body:
-        case [nodes.Output(nodes=[nodes.Const(value=str(words))])]:
-            return words
-    return None
-
-
 def _picked(text: str) -> tuple[list[str], int] | None:
     """The names and the modulus of ``{{ [names][hash(row…) % n] }}``."""
     match ENVIRONMENT.parse(text).body:

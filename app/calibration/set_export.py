@@ -51,7 +51,8 @@ def export_set(spec: SetSpec, sources: Mapping[str, SourceEntry], *, own: bool =
 
 def to_own(spec: SetSpec, sources: Mapping[str, SourceEntry]) -> str:
     """Our own YAML: the composition, and the entries of its sources for whoever has them not."""
-    used = [sources[name] for name in spec.sources if name in sources]
+    there = [sources[name] for name in spec.sources if name in sources]
+    used = [source for source in there if source.origin.kind != "starter"]
     document = spec.model_dump(mode="json", exclude_defaults=True)
     if used:
         document[CATALOGUE] = [_entry(source) for source in used]

@@ -9,9 +9,10 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from app.calibration.imported_set import ImportedEntry, ImportedSet
+from app.calibration.imported_set import ImportedEntry, ImportedSet, ImportWarning
 from app.calibration.quantizers_format import kind, shown
 from app.calibration.quantizers_yaml import import_quantizers, is_quantizers
+from app.calibration.source_names import SourceNames
 from app.calibration.spec import SetSpec
 from app.errors import Refused
 from app.sources.entry import SourceEntry
@@ -20,6 +21,7 @@ from app.yaml_lines import Place, decoded, load_with_lines, sentence
 
 # Beside the fields of SetSpec our own file carries the catalogue entries its set uses.
 CATALOGUE = "catalogue"
+MAX_CHARACTERS = 500_000
 
 
 def read_set_file(
@@ -31,8 +33,10 @@ def read_set_file(
     """
     where = PurePath(file_name.replace("\\", "/")).name or "the file"
     text = content if isinstance(content, str) else decoded(content, where)
-    if len(text) > 500_000:
-        raise Refused(f"{where} has {len(text):,} characters; a set's file has at most 500,000.")
+    if len(text) > MAX_CHARACTERS:
+        raise Refused(
+            f"{where} has {len(text):,} characters; a set's file has at most {MAX_CHARACTERS:,}."
+        )
     try:
         document, lines = load_with_lines(text)
     except yaml.YAMLError as error:
@@ -59,19 +63,56 @@ def _own(
     if not isinstance(listed, list):
         raise Refused(f"{where}, line {lines[(CATALOGUE,)]}, {CATALOGUE}: give a list of sources.")
     sources = [_entry(one, (CATALOGUE, at), lines, where) for at, one in enumerate(listed)]
+    for at, name in enumerate(names := [source.name for source in sources]):
+        if name in names[:at]:
+            line = lines.get((CATALOGUE, at), 1)
+            raise Refused(f"{where}, line {line}, {CATALOGUE}: the source {name!r} stands twice.")
     try:
         spec = SetSpec.model_validate(given)
     except ValidationError as error:
         raise _invalid(error, (), lines, where) from error
     _require_sources(spec, sources, known, where, lines)
+    spec, settled, warnings = _settled(spec, sources, known, lines)
     return ImportedSet(
         format="calibrant",
         spec=spec,
-        sources=[source for source in sources if source.name in spec.sources],
-        entries=_entries(spec, sources, lines),
+        sources=[source for source in settled if source.name in spec.sources],
+        entries=_entries(spec, settled, lines),
         categories=[],
-        warnings=[],
+        warnings=warnings,
     )
+
+
+def _settled(
+    spec: SetSpec,
+    sources: Sequence[SourceEntry],
+    known: Sequence[SourceEntry],
+    lines: dict[Place, int],
+) -> tuple[SetSpec, list[SourceEntry], list[ImportWarning]]:
+    """The set with its sources under names that are theirs here: a name of the file may be
+    another source's in this catalogue."""
+    names = SourceNames(known)
+    settled = [names.settle(source, is_named=True, is_tagged=True) for source in sources]
+    renamed = {
+        old.name: new.name
+        for old, new in zip(sources, settled, strict=True)
+        if old.name != new.name
+    }
+    if not renamed:
+        return spec, settled, []
+    warnings = [
+        ImportWarning(
+            line=lines.get((CATALOGUE, at), 1),
+            message=f"{old.name} is another source in this catalogue: kept as {new.name}.",
+        )
+        for at, (old, new) in enumerate(zip(sources, settled, strict=True))
+        if old.name != new.name
+    ]
+    document = spec.model_dump()
+    document["sources"] = [renamed.get(name, name) for name in spec.sources]
+    for part in document["slices"]:
+        part["sources"] = [renamed.get(name, name) for name in part["sources"]]
+    return SetSpec.model_validate(document), settled, warnings
 
 
 def _entry(given: Any, place: Place, lines: dict[Place, int], where: str) -> SourceEntry:

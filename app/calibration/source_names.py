@@ -26,7 +26,8 @@ class SourceNames:
         does not, those of the catalogue are better than what a section's title says.
         """
         for entry in self._made:
-            if _content(entry, with_tags=True) == _content(made, with_tags=True):
+            same_name = not is_named or entry.name == made.name
+            if same_name and _content(entry, with_tags=True) == _content(made, with_tags=True):
                 return entry
         for entry in self._known:
             same_name = not is_named or entry.name == made.name

@@ -11,6 +11,7 @@ from sqlmodel import Session
 from app.base_models import service as base_models
 from app.calibration import service
 from app.calibration.composition import preview
+from app.calibration.file_views import SetFiles, set_files
 from app.calibration.forms import SetFields, read_spec
 from app.calibration.models import CalibrationSet
 from app.calibration.spec import SetSpec
@@ -114,6 +115,7 @@ class SetView(BaseModel):
     models: list[ModelChoice]
     model_id: str | None
     recipes: list[RecipeChoice]
+    files: SetFiles
 
 
 def starter(settings: Settings) -> SetSpec:
@@ -200,6 +202,7 @@ def set_view(
         models=models,
         model_id=model_id,
         recipes=recipe_choices(session),
+        files=set_files(session, settings, spec),
     )
 
 

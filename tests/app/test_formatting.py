@@ -75,3 +75,11 @@ def test_counted_and_amount() -> None:
     assert formatting.counted(1234, "row") == "1,234 rows"
     assert formatting.amount(228_700_000_000) == "228.7 billion"
     assert formatting.amount(12_345) == "12,345"
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(None, "not measured"), (0, "0"), (1234, "+1,234"), (-56, "−56"), (0.2, "0")],
+)
+def test_signed(value: float | None, text: str) -> None:
+    assert formatting.signed(value) == text

@@ -354,6 +354,17 @@ def test_a_prompt_names_each_value_equally_often_and_feeds_none(
     assert built.report.prompt_tokens == sum(row["prompt_tokens"] for row in rows) > 0
 
 
+def test_a_passage_is_the_answer_to_its_prompt_alone(model_dir: Path, tmp_path: Path) -> None:
+    prompt = {"template": "Answer in {{ value }}.", "facet": "spoken_language", "values": ["he"]}
+    part = {"name": "all", "rows": 4, "prompt": prompt}
+    spec = spec_over("permissive", slices=[part])
+    built = build_set(spec, tokenizer_dir=model_dir, sets_dir=tmp_path / "sets")
+    texts = built.table(["text"])["text"].to_pylist()
+    assert all("Answer in Hebrew." in text for text in texts)
+    # the request that is made up for a passage without a prompt
+    assert not any("Write" in text.partition("<|assistant|>")[0] for text in texts)
+
+
 def test_a_budget_holds_prompts_too(model_dir: Path, tmp_path: Path) -> None:
     write_source(tmp_path / "sources", "essays", essays(40))
     for template in ("Say {{ value }}. " * 5, "{{ row.text }}"):  # the second only a build knows

@@ -103,7 +103,7 @@ def test_one_slice_an_entry() -> None:
     )  # fmt: skip
 
 
-def test_a_prefix_that_picks_is_dealt_and_fixed_words_stay_with_the_formatter() -> None:
+def test_a_prefix_that_picks_is_dealt_and_fixed_words_are_a_prompt_too() -> None:
     found = read(SHORT)
     prompts = {part.name: part.prompt for part in found.spec.slices}
     assert prompts["HuggingFaceH4/Multilingual-Thinking"] == Prompt(
@@ -111,8 +111,9 @@ def test_a_prefix_that_picks_is_dealt_and_fixed_words_stay_with_the_formatter() 
         facet=Facet.SPOKEN_LANGUAGE,
         values=("ar", "zh", "de"),
     )
-    assert prompts["ammarnasr/the-stack-rust-clean"] is None
-    assert found.sources[-1].params == {"prefix": "Explain this code.\n***\n"}
+    fixed = Prompt(template="Explain this code.\n***\n")
+    assert prompts["ammarnasr/the-stack-rust-clean"] == fixed
+    assert all(source.params == {} for source in found.sources)
 
 
 def test_unknown_keys_are_kept_and_named() -> None:
@@ -133,7 +134,7 @@ def test_unknown_keys_are_kept_and_named() -> None:
     ("needle", "said"),
     [
         ("programming_languages: &", "salted hash(): another mix in every run of the 20 rows"),
-        ("programming_languages: &", "5 rows each in diversoailab/humaneval-rust"),
+        ("programming_languages: &", "each to 5 rows"),
         ("programming_languages: &", "COBOL2: not in the vocabulary"),
         ("programming_languages: &", "autoescape"),
         ("spoken_languages: &", "cache's key"),

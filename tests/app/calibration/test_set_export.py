@@ -196,6 +196,10 @@ def test_our_own_when_asked_for() -> None:
         ("name: x\nslices:\n- {name: a, weight: 1}", "there is no token_budget"),
         ("catalogue: 5\nname: x", "line 1, catalogue: give a list of sources"),
         ("catalogue:\n- name: ../x\n  origin: {kind: hub, id: a/b}", "line 2, catalogue.0.name"),
+        (
+            "catalogue:\n- &a {name: x, origin: {kind: hub, id: a/b}}\n- *a\nname: y",
+            "line 2, catalogue: the source 'x' stands twice",
+        ),
         ("5", "line 1: 5 is a whole number; a set is a mapping"),
     ],
 )
@@ -203,3 +207,15 @@ def test_what_is_wrong_in_our_own(text: str, sentence: str) -> None:
     with pytest.raises(Refused) as refused:
         read_set_file(text, "own.yaml")
     assert sentence in refused.value.sentence
+
+
+def test_a_name_that_is_another_source_here_is_changed() -> None:
+    first = read_set_file(SHORT, "first.yaml")
+    sources = {source.name: source for source in first.sources}
+    text = export_set(first.spec, sources, own=True).text
+    taken = sources["humaneval-rust"].model_copy(update={"columns": ("other",)})
+    again = read_set_file(text, "again.yaml", known=[taken])
+    assert "humaneval-rust-train" in again.spec.sources
+    assert again.spec.slices[3].sources == ("humaneval-rust-train",)
+    (warning,) = again.warnings
+    assert "humaneval-rust is another source in this catalogue" in warning.message
