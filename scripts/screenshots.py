@@ -68,6 +68,7 @@ def pages_of(url: str) -> dict[str, str]:
             if job["state"] == "succeeded":
                 pages["coverage"] = f"/jobs/{job['id']}/coverage"
                 pages["errors"] = f"/jobs/{job['id']}/errors"
+                pages["report"] = f"/jobs/{job['id']}/report"
     return pages
 
 

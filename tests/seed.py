@@ -21,6 +21,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from app.base_models.models import BaseModelRecord
 from app.base_models.service import add_model
 from app.calibration.building import build_set
+from app.calibration.built_set import BuiltSet
 from app.calibration.models import CalibrationSet
 from app.calibration.service import save_set
 from app.calibration.spec import SetSpec, Slice
@@ -323,11 +324,12 @@ def succeeded_job(
         rows.save(stream)
     reached, total = experts_reached(Profile.load(directory / "coverage.npz"))
     checkpoint = settings.checkpoints_dir / job.id
+    built = _built(session, settings, job)
     files = _write_checkpoint(checkpoint)
     result = JobResult(
-        set_id=saved.id,
-        set_rows=300,
-        set_tokens=59_871,
+        set_id=built.id,
+        set_rows=built.rows,
+        set_tokens=built.tokens,
         experts_reached=reached,
         experts_total=total,
         layers=layers,
@@ -350,16 +352,20 @@ def _end(session: Session, job: Job, state: JobState, **values: str) -> None:
     service.move(session, job.id, to=state, out_of=[JobState.RUNNING], **ended)
 
 
-def _first_steps(session: Session, settings: Settings, job: Job) -> list[Event]:
-    """Build a real set, write a coverage of it, and what the two steps say."""
+def _built(session: Session, settings: Settings, job: Job) -> BuiltSet:
+    """The job's set, really built; only once."""
     model = session.get_one(BaseModelRecord, job.model_id)
-    spec = SetSpec.model_validate(session.get_one(CalibrationSet, job.set_id).spec)
-    built = build_set(
-        spec,
+    return build_set(
+        SetSpec.model_validate(session.get_one(CalibrationSet, job.set_id).spec),
         tokenizer_dir=Path(model.path),
         sets_dir=settings.sets_dir,
         index_dir=settings.index_dir,
     )
+
+
+def _first_steps(session: Session, settings: Settings, job: Job) -> list[Event]:
+    """Build a real set, write a coverage of it, and what the two steps say."""
+    built = _built(session, settings, job)
     profile = profile_of(built.table().to_pylist())
     with (settings.jobs_dir / job.id / "coverage.npz").open("wb") as stream:
         profile.save(stream)

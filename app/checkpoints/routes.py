@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from fastapi import APIRouter, Request
-from fastapi.responses import FileResponse, PlainTextResponse, Response
+from fastapi.responses import FileResponse, HTMLResponse, PlainTextResponse, Response
 
 from app.checkpoints import service
+from app.checkpoints.facts import facts_of
+from app.checkpoints.model_card import model_card
+from app.checkpoints.report import ReportView, coverage_picture, report_view
 from app.checkpoints.views import (
     CheckpointListView,
     CheckpointView,
@@ -13,8 +16,10 @@ from app.checkpoints.views import (
     checkpoint_view,
     checksums,
 )
-from app.dependencies import SessionDep
+from app.dependencies import SessionDep, SettingsDep
+from app.errors import NotFound
 from app.negotiation import Table, answer
+from app.templating import render
 
 router = APIRouter(tags=["checkpoints"])
 
@@ -46,6 +51,42 @@ def checkpoint_page(request: Request, session: SessionDep, checkpoint_id: str) -
 def checkpoint_checksums(session: SessionDep, checkpoint_id: str) -> Response:
     """The files' SHA-256 as ``sha256sum -c`` reads them."""
     return PlainTextResponse(checksums(service.get_checkpoint(session, checkpoint_id)))
+
+
+@router.get("/checkpoints/{checkpoint_id}/README.md", response_class=PlainTextResponse)
+def checkpoint_card(session: SessionDep, settings: SettingsDep, checkpoint_id: str) -> Response:
+    """The model card, as a hub reads it."""
+    service.get_checkpoint(session, checkpoint_id)
+    text = model_card(facts_of(session, settings, checkpoint_id))
+    name = {"content-disposition": 'attachment; filename="README.md"'}
+    return PlainTextResponse(text, media_type="text/markdown; charset=utf-8", headers=name)
+
+
+@router.get("/checkpoints/{checkpoint_id}/coverage.svg", response_class=Response)
+def checkpoint_picture(session: SessionDep, settings: SettingsDep, checkpoint_id: str) -> Response:
+    """The picture of the coverage that the model card shows."""
+    service.get_checkpoint(session, checkpoint_id)
+    picture = coverage_picture(settings, checkpoint_id)
+    if picture is None:
+        raise NotFound(f"Checkpoint {checkpoint_id} has no coverage to draw.")
+    name = {"content-disposition": 'attachment; filename="coverage.svg"'}
+    return Response(picture, media_type="image/svg+xml", headers=name)
+
+
+@router.get("/jobs/{job_id}/report", response_model=ReportView)
+def report_page(
+    request: Request, session: SessionDep, settings: SettingsDep, job_id: str
+) -> Response:
+    """One page about a job that a person can share."""
+    return answer(request, report_view(session, settings, job_id), "checkpoints/report.html")
+
+
+@router.get("/jobs/{job_id}/report.html", response_class=HTMLResponse)
+def report_file(session: SessionDep, settings: SettingsDep, job_id: str) -> Response:
+    """The same as one file that needs nothing else."""
+    view = report_view(session, settings, job_id)
+    name = {"content-disposition": f'attachment; filename="report-{job_id}.html"'}
+    return HTMLResponse(render("checkpoints/report_file.html", view=view), headers=name)
 
 
 @router.head("/checkpoints/{checkpoint_id}/files/{name:path}", include_in_schema=False)

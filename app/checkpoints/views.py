@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import re
-import shlex
 from datetime import datetime
+from pathlib import Path
 from urllib.parse import quote
 
 from pydantic import BaseModel
 from sqlmodel import Session
 
+from app.base_models.service import get_model, summary_of
 from app.checkpoints import service
+from app.checkpoints.model_card import COVERAGE_PICTURE
 from app.checkpoints.models import Checkpoint
+from app.checkpoints.serving import serve_commands
 from app.jobs.service import get_job
 from app.jobs.spec import CheckpointFile, Evaluation, JobResult, Verification
 from app.quality.gates import Check, Gates, Verdict, judge, verdict_of
 from app.quality.service import get_gates
 
-PROBLEMS_SHOWN = 20
+CARD = "README.md"
 
 
 class CheckpointRow(BaseModel):
@@ -52,12 +54,16 @@ class FileView(CheckpointFile):
 
 
 class Commands(BaseModel):
-    """What to type where the checkpoint goes. ``base`` is this server's address."""
+    """What to type where the checkpoint goes; ``read_from`` are the pages that the parsers of
+    tool calls and reasoning come from, or, without any, that list them."""
 
     download: str
+    card: str
     check: str
     vllm: str
     sglang: str
+    has_parsers: bool
+    read_from: list[str]
 
 
 class CheckpointView(BaseModel):
@@ -73,6 +79,9 @@ class CheckpointView(BaseModel):
     evaluation: Evaluation | None
     checks: list[Check]
     commands: Commands
+    has_picture: bool
+    base_is_gone: bool
+    base_path: str
 
 
 def checkpoint_list(session: Session) -> CheckpointListView:
@@ -92,6 +101,7 @@ def checkpoint_view(session: Session, checkpoint_id: str, base: str) -> Checkpoi
     job = get_job(session, checkpoint.job_id)
     result = JobResult.model_validate(job.result) if job.result else JobResult()
     gates = get_gates(session)
+    model = get_model(session, job.model_id)
     verification = Verification.model_validate(checkpoint.verification)
     return CheckpointView(
         checkpoint=checkpoint_row(checkpoint, gates, result.evaluation),
@@ -103,7 +113,10 @@ def checkpoint_view(session: Session, checkpoint_id: str, base: str) -> Checkpoi
         verification=verification,
         evaluation=result.evaluation,
         checks=judge(gates, result.evaluation, verification),
-        commands=_commands(checkpoint, base),
+        commands=_commands(checkpoint, base, summary_of(model).architecture),
+        has_picture=bool(result.experts_total),
+        base_is_gone=not (Path(model.path) / "config.json").is_file(),
+        base_path=model.path,
     )
 
 
@@ -141,14 +154,16 @@ def _file(checkpoint: Checkpoint, document: dict[str, object]) -> FileView:
     return FileView(**file.model_dump(), address=address)
 
 
-def _commands(checkpoint: Checkpoint, base: str) -> Commands:
+def _commands(checkpoint: Checkpoint, base: str, architecture: str) -> Commands:
     here = f"{base}/checkpoints/{checkpoint.id}"
     names = ",".join(sorted(quote(str(document["name"])) for document in checkpoint.files))
-    served = re.sub(r"[^A-Za-z0-9._-]+", "-", checkpoint.name).strip("-")
-    path = shlex.quote(checkpoint.path)
+    serving = serve_commands(architecture, checkpoint.path, checkpoint.name)
     return Commands(
         download=f"curl -fL --remote-name-all --create-dirs '{here}/files/{{{names}}}'",
+        card=f"curl -fL --remote-name-all '{here}/{{{CARD},{COVERAGE_PICTURE}}}'",
         check=f"curl -fsS '{here}/SHA256SUMS' | sha256sum -c",
-        vllm=f"vllm serve {path} --served-model-name {served}",
-        sglang=(f"python -m sglang.launch_server --model-path {path} --served-model-name {served}"),
+        vllm=serving.vllm,
+        sglang=serving.sglang,
+        has_parsers=serving.has_parsers,
+        read_from=list(serving.read_from),
     )

@@ -24,6 +24,7 @@ PAGES = {
     "job failed": "/jobs/{failed}",
     "coverage": "/jobs/{succeeded}/coverage",
     "errors": "/jobs/{succeeded}/errors",
+    "report": "/jobs/{succeeded}/report",
     "log": "/jobs/{succeeded}/log",
     "gates": "/gates",
     "checkpoints": "/checkpoints",

@@ -1,0 +1,196 @@
+"""All that is known of a job's result, gathered once: what the report and the model card say, and
+nothing else. What was not measured is None or empty, and both say so."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, computed_field
+from sqlmodel import Session
+
+from app.base_models.architecture import ModelSummary
+from app.base_models.service import get_model, summary_of
+from app.calibration.built_set import FacetAmount, load_built_set
+from app.coverage.profile import Profile
+from app.coverage.summary import DEFAULT_FLOOR, experts_reached, starved
+from app.coverage.views import FILE as COVERAGE_FILE
+from app.coverage.views import profile_of
+from app.errors import Refused
+from app.facets import Facet
+from app.jobs.models import Job
+from app.jobs.service import get_job
+from app.jobs.spec import Evaluation, JobResult, JobSpec, LayerReport, Verification
+from app.quality.gates import Check, judge
+from app.quality.service import get_gates
+from app.recipes.schema import Recipe
+from app.recipes.views import in_words
+from app.settings import Settings
+from app.sources.entry import HubOrigin
+
+MANIFEST = "calibrant.json"
+# Where the hub's own cache keeps a model: models--NAME--MODEL/snapshots/COMMIT.
+HUB_CACHE = re.compile(r"/models--([^/]+?)--([^/]+)/snapshots/[^/]+$")
+
+
+class SourceFact(BaseModel):
+    """A source the set is made of: ``hub_id`` where it is a data set of the hub."""
+
+    name: str
+    revision: str | None
+    hub_id: str | None
+    license: str | None
+
+
+class SetFacts(BaseModel):
+    """The built set: amounts by facet and value as its manifest has them."""
+
+    id: str
+    name: str
+    rows: int
+    tokens: int
+    seed: int
+    facets: dict[Facet, dict[str, FacetAmount]]
+    sources: list[SourceFact]
+
+
+class CoverageFacts(BaseModel):
+    """How far the set reached; ``starved`` experts got fewer tokens than ``floor``."""
+
+    experts_reached: int
+    experts_total: int
+    starved: int
+    floor: int
+    smallest: int
+    largest: int
+
+
+class Facts(BaseModel):
+    """A job's result. ``base_hub_id`` is known when the base model lies in the hub's cache."""
+
+    job_id: str
+    name: str
+    state: str
+    base: ModelSummary
+    base_hub_id: str | None
+    base_is_there: bool
+    recipe: Recipe | None
+    recipe_words: list[str]
+    set: SetFacts | None
+    set_id: str
+    coverage: CoverageFacts | None
+    layers: list[LayerReport]
+    evaluation: Evaluation | None
+    checks: list[Check]
+    verification: Verification | None
+    bytes_before: int | None
+    bytes_after: int | None
+    seconds: float | None
+    files: int
+    path: str | None
+    versions: dict[str, str]
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def ratio(self) -> float | None:
+        """The checkpoint's size over its source's."""
+        if not self.bytes_before or self.bytes_after is None:
+            return None
+        return self.bytes_after / self.bytes_before
+
+
+def facts_of(session: Session, settings: Settings, job_id: str) -> Facts:
+    """What is known of a job's result. Raises NotFound."""
+    job = get_job(session, job_id)
+    spec = JobSpec.model_validate(job.spec)
+    result = JobResult.model_validate(job.result) if job.result else JobResult()
+    model = get_model(session, job.model_id)
+    cached = HUB_CACHE.search(model.path)
+    return Facts(
+        job_id=job.id,
+        name=job.name,
+        state=job.state,
+        base=summary_of(model).model_copy(update={"name": model.name}),
+        base_hub_id=f"{cached[1]}/{cached[2]}" if cached else None,
+        base_is_there=(Path(model.path) / "config.json").is_file(),
+        recipe=spec.recipe,
+        recipe_words=in_words(spec.recipe) if spec.recipe else [],
+        set=_set_facts(settings, job, spec, result),
+        set_id=job.set_id,
+        coverage=_coverage_facts(settings, job.id),
+        layers=result.layers,
+        evaluation=result.evaluation,
+        checks=judge(get_gates(session), result.evaluation, result.verification),
+        verification=result.verification,
+        bytes_before=result.bytes_before,
+        bytes_after=result.bytes_after,
+        seconds=result.seconds if job.result else None,
+        files=len(result.files),
+        path=str(result.checkpoint) if result.checkpoint else None,
+        versions=_versions(result.checkpoint),
+    )
+
+
+def coverage_profile(settings: Settings, job_id: str) -> Profile | None:
+    """A job's coverage, None where it has none or its model has no experts."""
+    if not (settings.jobs_dir / job_id / COVERAGE_FILE).is_file():
+        return None
+    profile = profile_of(settings, job_id)
+    return profile if profile.experts else None
+
+
+def _coverage_facts(settings: Settings, job_id: str) -> CoverageFacts | None:
+    profile = coverage_profile(settings, job_id)
+    if profile is None:
+        return None
+    reached, total = experts_reached(profile)
+    counts = profile.layer_counts
+    return CoverageFacts(
+        experts_reached=reached,
+        experts_total=total,
+        starved=len(starved(profile, DEFAULT_FLOOR)),
+        floor=DEFAULT_FLOOR.min_tokens,
+        smallest=int(counts.min()),
+        largest=int(counts.max()),
+    )
+
+
+def _set_facts(settings: Settings, job: Job, spec: JobSpec, result: JobResult) -> SetFacts | None:
+    """The set as it was built; None when its directory is gone."""
+    try:
+        built = load_built_set(settings.sets_dir / (result.set_id or job.set_id))
+    except Refused:
+        return None
+    entries = {entry.name: entry for entry in spec.sources}
+    sources = []
+    for found in built.identity.get("sources", []):
+        entry = entries.get(found["name"])
+        origin = entry.origin if entry else None
+        sources.append(
+            SourceFact(
+                name=found["name"],
+                revision=found.get("revision"),
+                hub_id=origin.id if isinstance(origin, HubOrigin) else None,
+                license=entry.license if entry else None,
+            )
+        )
+    return SetFacts(
+        id=built.id,
+        name=built.name,
+        rows=built.rows,
+        tokens=built.tokens,
+        seed=int(built.identity["seed"]),
+        facets=built.facets,
+        sources=sources,
+    )
+
+
+def _versions(checkpoint: Path | None) -> dict[str, str]:
+    """The packages that made the checkpoint, as its manifest has them."""
+    file = checkpoint / MANIFEST if checkpoint else None
+    if file is None or not file.is_file():
+        return {}
+    document: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    return {str(k): str(v) for k, v in (document.get("packages") or {}).items()}
