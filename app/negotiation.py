@@ -152,11 +152,11 @@ def created(request: Request, address: str, view: BaseModel) -> Response:
     return response
 
 
-def done(request: Request, address: str, view: BaseModel) -> Response:
+def done(request: Request, address: str, view: BaseModel, status: int = 200) -> Response:
     """What was changed: a browser is sent to its page, a program gets the document."""
     if wants_html(request):
         return RedirectResponse(address, status_code=303)
-    return _json(view, 200)
+    return _json(view, status)
 
 
 def error_response(

@@ -54,6 +54,9 @@ def pages_of(url: str) -> dict[str, str]:
         "checkpoints": "/checkpoints",
         "gates": "/gates",
         "sources": "/sources",
+        "source": "/sources/permissive",
+        "source-hub": "/sources/ultrachat-200k",
+        "source-new": "/sources/new",
         "not-found": "/jobs/none",
     }
     with httpx.Client(base_url=url, headers={"accept": "application/json"}) as client:

@@ -12,13 +12,13 @@ from rich.console import Console
 from rich.progress import Progress as Bar
 
 from app.console import Json, complain, installed, say, tell, wide
-from app.errors import Refused
+from app.errors import CalibrantError, Refused
 from app.facets import Facet
 from app.negotiation import validated
 from app.settings import Settings
 from app.sources import service
 from app.sources.adding import NewSource, add_folder, add_hub, add_upload, by_comma
-from app.sources.catalogue import SourceState, get_entry, list_sources
+from app.sources.catalogue import Source, SourceState, get_entry, get_source, list_sources
 from app.sources.fetch_process import told_in_the_record
 from app.sources.fetching import found_rows
 from app.sources.hub_proposal import proposal_of_hub
@@ -132,19 +132,33 @@ def preview_(
 
 
 @app.command("fetch")
-def fetch(name: Name, json: Json = False) -> None:
-    """Fetch a source's rows anew: the hub's newest commit, the folder as it is now."""
-    with installed() as (session, settings), told_in_the_record(session, name) as progress:
-        with _bar("rows", progress) as advance:
-            service.fetch(session, settings, name, advance)
-        view = source_view(session, settings, name)
+def fetch(
+    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Sources by name.")],
+    json: Json = False,
+) -> None:
+    """Fetch rows anew: the hub's newest commit, the folder as it is now.
+
+    A source that fails does not stop the others; the exit code is 2 then.
+    """
+    fetched: list[Source] = []
+    failed: dict[str, str] = {}
+    with installed() as (session, settings):
+        for name in names:
+            try:
+                with told_in_the_record(session, name) as tell_it, _bar(name, tell_it) as advance:
+                    service.fetch(session, settings, name, advance)
+            except CalibrantError as error:
+                failed[name] = error.sentence
+                continue
+            fetched.append(get_source(session, settings, name))
     if json:
-        say(view.model_dump(mode="json"))
-        return
-    source = view.source
-    tell(wide("rows", f"{source.rows or 0:,}"), wide("set aside", f"{source.set_aside:,}"))
-    for reason in view.reasons:
-        complain(f"{reason.rows:,} rows: {reason.reason}")
+        say({"sources": [one.model_dump(mode="json") for one in fetched], "failed": failed})
+    else:
+        tell(*(f"{one.name:<44}{one.rows or 0:>9,} rows" for one in fetched))
+    for name, sentence in failed.items():
+        complain(f"{name}: {sentence}")
+    if failed:
+        raise typer.Exit(Refused.exit_code)
 
 
 @app.command("tag")

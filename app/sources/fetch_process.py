@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from sqlmodel import Session
@@ -23,19 +23,20 @@ from app.sources.store import Progress
 SECONDS_BETWEEN_WORDS = 1.0
 
 
-def start_fetch(session: Session, settings: Settings, name: str) -> None:
-    """Let ``calibrant sources fetch`` run beside the server; the source's record says how it goes.
+def start_fetch(session: Session, settings: Settings, names: Sequence[str]) -> None:
+    """Let ``calibrant sources fetch`` run beside the server, one source after the other; their
+    records say how it goes.
 
-    Raises NotFound, and Conflict while it is being fetched already.
+    Raises NotFound, and Conflict while one of them is being fetched already.
     """
-    entry = get_entry(session, name)
-    if entry.origin.kind == "starter":
-        raise Conflict(f"{name!r} is of the starter corpus: its rows are here.")
-    if is_fetching(session.get(SourceRecord, name)):
-        raise Conflict(f"{name!r} is being fetched already.")
-    record = keep(session, entry)
+    entries = [get_entry(session, name) for name in names]
+    for entry in entries:
+        if entry.origin.kind == "starter":
+            raise Conflict(f"{entry.name!r} is of the starter corpus: its rows are here.")
+        if is_fetching(session.get(SourceRecord, entry.name)):
+            raise Conflict(f"{entry.name!r} is being fetched already.")
     process = subprocess.Popen(
-        [sys.executable, "-m", "app.cli", "sources", "fetch", "--", name],
+        [sys.executable, "-m", "app.cli", "sources", "fetch", "--", *names],
         cwd=ROOT,
         env=environment(settings),
         stdin=subprocess.DEVNULL,
@@ -43,20 +44,15 @@ def start_fetch(session: Session, settings: Settings, name: str) -> None:
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
-    record.problem, record.fetch_read = None, 0
-    record.fetch_pid, record.fetch_started = process.pid, started_at(process.pid)
-    session.add(record)
-    session.commit()
+    for entry in entries:
+        _claim(session, keep(session, entry), process.pid)
 
 
 @contextmanager
 def told_in_the_record(session: Session, name: str) -> Iterator[Progress]:
     """Let the record name this process as the one that fetches, and say how many rows it read."""
     record = keep(session, get_entry(session, name))
-    record.problem, record.fetch_read = None, 0
-    record.fetch_pid, record.fetch_started = os.getpid(), started_at(os.getpid())
-    session.add(record)
-    session.commit()
+    _claim(session, record, os.getpid())
     last = time.monotonic()
 
     def tell(read: int, _total: int | None) -> None:
@@ -69,3 +65,10 @@ def told_in_the_record(session: Session, name: str) -> Iterator[Progress]:
         session.commit()
 
     yield tell
+
+
+def _claim(session: Session, record: SourceRecord, pid: int) -> None:
+    record.problem, record.fetch_read = None, 0
+    record.fetch_pid, record.fetch_started = pid, started_at(pid)
+    session.add(record)
+    session.commit()

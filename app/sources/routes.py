@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import PlainTextResponse, RedirectResponse, Response
@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from sqlmodel import Session
 
 from app.dependencies import SessionDep, SettingsDep
-from app.errors import NotFound, Refused
+from app.errors import Conflict, NotFound, Refused
 from app.facets import Facet
 from app.negotiation import (
     Submission,
@@ -29,13 +29,15 @@ from app.sources.adding import NewSource, add_folder, add_hub, add_upload, by_co
 from app.sources.catalogue import get_entry, get_source, list_sources
 from app.sources.entry import Column
 from app.sources.fetch_process import start_fetch
-from app.sources.search import SourceQuery, matching
+from app.sources.search import SourceQuery
 from app.sources.uploads import Sent, SentDep
 from app.sources.views import (
     AddSourceView,
     SourceListView,
     SourceView,
     add_source_view,
+    can_be_fetched,
+    found_sources,
     source_list,
     source_view,
 )
@@ -60,6 +62,7 @@ class SourceChange(BaseModel):
     spoken_language: Annotated[str | None, Field(max_length=80)] = None
     programming_language: Annotated[str | None, Field(max_length=80)] = None
     domain: Annotated[str | None, Field(max_length=80)] = None
+    set_aside_limit: Annotated[int, Field(ge=0)] | Literal["none"] | None = None
     enabled: bool | None = None
 
     @classmethod
@@ -77,6 +80,8 @@ class SourceChange(BaseModel):
     def changes(self, tags: dict[Facet, str]) -> dict[str, Any]:
         """The fields of an entry that change; ``tags`` are those it has."""
         given = self.model_dump(exclude_none=True, exclude={facet.value for facet in Facet})
+        if given.get("set_aside_limit") == "none":
+            given["set_aside_limit"] = None
         if "license" in given:
             given["license"] = given["license"] or None
         new = {**tags}
@@ -104,7 +109,7 @@ def sources_page(
     request: Request, session: SessionDep, settings: SettingsDep, query: QueryDep
 ) -> Response:
     """The catalogue: what there is to compose from. Its CSV has every page."""
-    found = matching(list_sources(session, settings), query)
+    found = found_sources(session, list_sources(session, settings), query)
     rows = ([getattr(source, column) for column in COLUMNS] for source in found)
     view = source_list(session, settings, query)
     return answer(request, view, "sources/list.html", table=Table("sources", COLUMNS, rows))
@@ -131,6 +136,20 @@ def add_source(
         view = add_source_view(settings, kind, typed, problem=error.sentence)
         return answer(request, view, "sources/new.html", status=error.status)
     return created(request, f"/sources/{name}", source_view(session, settings, name))
+
+
+@router.post("/sources/fetch", response_model=SourceListView, status_code=202)
+def fetch_sources(
+    request: Request, session: SessionDep, settings: SettingsDep, query: QueryDep
+) -> Response:
+    """Fetch every source that is asked for and has no rows here, one after the other."""
+    found = found_sources(session, list_sources(session, settings), query)
+    names = [source.name for source in found if can_be_fetched(source)]
+    if not names:
+        raise Conflict("The rows of every source that is asked for are here, or on their way.")
+    start_fetch(session, settings, names)
+    view = source_list(session, settings, query)
+    return done(request, f"/sources?{request.url.query}", view, status=202)
 
 
 @router.get("/sources/{name}", response_model=SourceView)
@@ -176,8 +195,8 @@ def fetch_source(
     request: Request, session: SessionDep, settings: SettingsDep, name: str
 ) -> Response:
     """Fetch the rows anew, in a process beside the server."""
-    start_fetch(session, settings, name)
-    return done(request, f"/sources/{name}", source_view(session, settings, name))
+    start_fetch(session, settings, [name])
+    return done(request, f"/sources/{name}", source_view(session, settings, name), status=202)
 
 
 @router.post("/sources/{name}/delete", response_class=Response)

@@ -13,7 +13,8 @@ from app.sources.entry import Kind
 
 class SourceQuery(BaseModel):
     """What somebody looks for; an empty field asks for nothing. ``q`` is words that the name, the
-    title, the place or a licence have, every one of them."""
+    title, the place or a licence have, every one of them; ``set`` the id of a saved set that names
+    it."""
 
     q: Annotated[str, Field(max_length=200)] = ""
     kind: Kind | None = None
@@ -21,6 +22,7 @@ class SourceQuery(BaseModel):
     spoken_language: Annotated[str, Field(max_length=80)] = ""
     programming_language: Annotated[str, Field(max_length=80)] = ""
     domain: Annotated[str, Field(max_length=80)] = ""
+    set: Annotated[str, Field(max_length=32)] = ""
     page: Annotated[int, Field(ge=1, le=1_000_000)] = 1
 
     @field_validator("kind", "state", mode="before")

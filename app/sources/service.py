@@ -32,11 +32,16 @@ CHANGEABLE = (
     "set_aside_limit",
 )  # fmt: skip
 
+# Their addresses are pages: /sources/new.
+RESERVED = frozenset({"new", "fetch"})
+
 
 def add(session: Session, entry: SourceEntry) -> SourceRecord:
     """Keep a new entry. Raises Conflict for a name that is taken, Refused for a formatter that
     cannot be."""
     require_formatter(entry.formatter, entry.columns, entry.params)
+    if entry.name in RESERVED:
+        raise Refused(f"{entry.name!r} is an address of its own: choose another name.")
     if is_known(session, entry.name):
         raise Conflict(f"There is a source {entry.name!r} already: choose another name.")
     return keep(session, entry)

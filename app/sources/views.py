@@ -7,9 +7,10 @@ from collections import Counter
 from pydantic import BaseModel
 from sqlmodel import Session
 
+from app.calibration.service import get_set
 from app.facets import Facet, vocabulary
 from app.settings import Settings
-from app.sources.catalogue import Source, get_entry, get_source, list_sources
+from app.sources.catalogue import Source, SourceState, get_entry, get_source, list_sources
 from app.sources.entry import SourceEntry
 from app.sources.fetching import found_rows
 from app.sources.formatters import FORMATTERS
@@ -24,12 +25,14 @@ SHOWN_SET_ASIDE = 50
 
 class SourceListView(BaseModel):
     """A page of the sources that were asked for. ``rows`` are those of every source that is
-    here; ``choices`` the values of each facet that can be asked for."""
+    here; ``choices`` the values of each facet that can be asked for; ``fetchable`` of the matching
+    ones have no rows here yet."""
 
     sources: list[Source]
     query: SourceQuery
     choices: dict[Facet, dict[str, str]]
     matching: int
+    fetchable: int
     total: int
     rows: int
     page: int
@@ -81,7 +84,7 @@ class AddSourceView(BaseModel):
 def source_list(session: Session, settings: Settings, query: SourceQuery) -> SourceListView:
     """The catalogue, as far as a query asks for it."""
     sources = list_sources(session, settings)
-    found = matching(sources, query)
+    found = found_sources(session, sources, query)
     pages = max(1, -(-len(found) // PAGE_SOURCES))
     page = min(query.page, pages)
     return SourceListView(
@@ -89,11 +92,26 @@ def source_list(session: Session, settings: Settings, query: SourceQuery) -> Sou
         query=query,
         choices={facet: values_to_choose(sources, facet) for facet in Facet},
         matching=len(found),
+        fetchable=sum(map(can_be_fetched, found)),
         total=len(sources),
         rows=sum(source.rows or 0 for source in sources),
         page=page,
         pages=pages,
     )
+
+
+def found_sources(session: Session, sources: list[Source], query: SourceQuery) -> list[Source]:
+    """The sources a query asks for. Raises NotFound for a set that is not there."""
+    found = matching(sources, query)
+    if not query.set:
+        return found
+    named = get_set(session, query.set).spec["sources"]
+    return [source for source in found if source.name in named]
+
+
+def can_be_fetched(source: Source) -> bool:
+    """Whether a source is in use and its rows are not here."""
+    return source.in_use and source.state in (SourceState.NOT_FETCHED, SourceState.FAILED)
 
 
 def source_view(

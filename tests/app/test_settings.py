@@ -8,6 +8,7 @@ import pytest
 from pydantic import SecretStr, ValidationError
 
 from app.errors import InsecureBinding
+from app.processes import environment
 from app.settings import LONGEST_SOCKET_PATH, Settings, is_loopback
 
 
@@ -59,3 +60,10 @@ def test_packs_are_a_list_with_commas(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CALIBRANT_CORPUS_PACKS", "permissive,secret")
     with pytest.raises(ValidationError, match="secret"):
         Settings()
+
+
+def test_a_child_process_is_given_the_secrets_themselves(tmp_path: Path) -> None:
+    secrets = {"token": SecretStr("one"), "hf_token": SecretStr("two")}
+    given = environment(Settings(data_dir=tmp_path, **secrets))
+    assert (given["CALIBRANT_TOKEN"], given["CALIBRANT_HF_TOKEN"]) == ("one", "two")
+    assert "two" not in repr(Settings(**secrets))

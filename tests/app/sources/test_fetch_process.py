@@ -10,6 +10,8 @@ import pytest
 from fastapi.testclient import TestClient
 from sqlmodel import Session
 
+from app.calibration.service import save_set
+from app.calibration.spec import SetSpec, Slice
 from app.sources.catalogue import get_entry
 from app.sources.service import keep
 from tests.app.sources.hub_server import DataSet, commit_of, stand_in
@@ -56,6 +58,33 @@ def test_a_fetch_runs_beside_the_server(
     assert "The hub has no such data set" in source["problem"]
     assert source["rows"] == 12
     assert "The hub has no such data set" in client.get("/sources/chats", headers=html).text
+
+
+def test_every_source_of_a_set_is_fetched_one_after_the_other(
+    client: TestClient, html: dict, session: Session, monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    part = Slice(name="all", weight=1)
+    names = ("chats", "others", "permissive")
+    saved = save_set(
+        session, SetSpec(name="Mine", slices=(part,), token_budget=1000, sources=names)
+    )
+    with stand_in() as hub:
+        hub.sets["me/chats"] = DataSet({commit_of(1): {"train.jsonl": chats(12)}})
+        for name, value in {
+            "HF_ENDPOINT": hub.url, "HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path / "hf"),
+        }.items():  # fmt: skip
+            monkeypatch.setenv(name, value)
+        client.post("/sources", json=CHATS)
+        client.post("/sources", json={**CHATS, "name": "others", "hub_id": "me/nothing"})
+        page = client.get(f"/sources?set={saved.id}", headers=html).text
+        assert "Fetch the 2 sources without rows here" in page
+        started = client.post(f"/sources/fetch?set={saved.id}")
+        assert (started.status_code, started.json()["matching"]) == (202, 3)
+        assert client.post(f"/sources/fetch?set={saved.id}").status_code == 409
+        assert ended(client, "others")["state"] == "failed"
+        assert ended(client, "chats")["rows"] == 12
+    assert client.get("/sources?set=none").status_code == 404
 
 
 def test_a_fetch_whose_process_is_gone_has_failed(

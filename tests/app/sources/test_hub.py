@@ -247,6 +247,27 @@ def test_what_cannot_be_fetched_is_one_sentence(
     assert "\n" not in refused["sentence"]
 
 
+def test_the_command_proposes_a_formatter_by_the_first_rows(hub: StandIn, tmp_path: Path) -> None:
+    given = {"HF_ENDPOINT": hub.url, "HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path / "hf")}
+
+    def calibrant(*arguments: str) -> Any:
+        command = [sys.executable, "-m", "app.cli", "--data-dir", str(tmp_path), "sources"]
+        done = subprocess.run(
+            [*command, *arguments, "--json"],
+            cwd=ROOT,
+            env=os.environ | given,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return json.loads(done.stdout)
+
+    added = calibrant("add", "me/chats", "--subset", "easy", "--tag", "domain=misc")
+    assert added["entry"]["formatter"] == "chat_completion"
+    assert added["source"]["state"] == "not fetched"
+    assert calibrant("fetch", "chats")["sources"][0]["rows"] == 20
+
+
 def test_offline_is_said_and_what_was_fetched_is_used(ask: Callable, tmp_path: Path) -> None:
     fetched = ask(rows_limit=10)["manifest"]
     entry = fetched["entry"]

@@ -52,7 +52,7 @@ def test_a_folder_is_fetched_anew(run: Any, sums: Path) -> None:
     sums.rename(sums.parent / "inner" / "sums.jsonl")
     run("add", str(sums.parent / "inner"), "--name", "mine")
     (sums.parent / "inner" / "more.jsonl").write_text(json.dumps({"prompt": "a", "answer": "b"}))
-    assert run("fetch", "mine")["source"]["rows"] == 6
+    assert run("fetch", "mine")["sources"][0]["rows"] == 6
     assert run("list", "--state", "ready", "--kind", "folder")[0]["rows"] == 6
 
 

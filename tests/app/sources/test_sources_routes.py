@@ -140,6 +140,23 @@ def test_tags_change_the_rows_and_the_filter(client: TestClient, html: dict) -> 
     assert client.get("/sources?domain=math&kind=upload").json()["sources"] == []
 
 
+def test_a_limit_of_rows_that_do_not_fit_fails_the_next_reading(client: TestClient) -> None:
+    rows = [*ROWS, {"prompt": "", "answer": "x"}]
+    send(client, "\n".join(json.dumps(row) for row in rows).encode())
+    changed = client.post("/sources/sums", json={"set_aside_limit": 0, "domain": "math"}).json()
+    assert changed["entry"]["set_aside_limit"] == 0
+    assert changed["source"]["rows"] == 24
+    refused = client.post("/sources/sums", json={"columns": ["answer", "prompt"]})
+    assert "More than 0 rows do not fit, which is the limit that was set" in refused.text
+    client.post("/sources/sums", data={"set_aside_limit": "none"})
+    assert client.get("/sources/sums").json()["entry"]["set_aside_limit"] is None
+
+
+def test_a_name_that_is_an_address_is_refused(client: TestClient) -> None:
+    for name in ("new", "fetch"):
+        assert send(client, name=f"{name}.jsonl").status_code == 422
+
+
 def test_a_change_that_cannot_be_says_why(client: TestClient, html: dict) -> None:
     send(client)
     wrong = client.post("/sources/sums", data={"columns": "promt, answer"}, headers=html)
