@@ -46,6 +46,8 @@ def pages_of(url: str) -> dict[str, str]:
         "overview": "/",
         "sets": "/sets",
         "compose": "/sets/new",
+        "set-import": "/sets/import",
+        "set-diff": "/sets/diff?a=starter&b=starter",
         "models": "/models",
         "recipes": "/recipes",
         "recipe": "/recipes/experts-w4a16-g32",

@@ -10,12 +10,13 @@ from sqlmodel import Session
 
 from app.artifacts import write_text
 from app.calibration.built_set import BuiltSet
-from app.calibration.commands import build_for
+from app.calibration.commands import build_for, find_spec
 from app.calibration.comparing import SideName, compare, find_side
 from app.calibration.differences import SideBySide
 from app.calibration.importing import exported, keep_imported, read_for
 from app.calibration.row_export import FORMATS as ROW_FORMATS
 from app.calibration.row_export import write_rows
+from app.calibration.set_sources import fetch_missing
 from app.calibration.source_names import slug
 from app.calibration.spec import SetSpec
 from app.console import Json, complain, installed, say, tell, wide, write
@@ -60,6 +61,31 @@ def import_(
         wide("warnings", str(len(found.warnings))),
         wide("kept as", kept or "nothing (--dry-run)"),
     )
+
+
+@app.command()
+def fetch(
+    set_: Annotated[
+        str, typer.Argument(metavar="SET", help="A saved set's id, a set's file or 'starter'.")
+    ],
+    json: Json = False,
+) -> None:
+    """Fetch the rows of a set's sources that are not here yet; one that fails stops no other."""
+    with installed() as (session, settings):
+        spec = find_spec(session, set_)
+        found = fetch_missing(session, settings, spec, _told)
+    if json:
+        say(found.model_dump(mode="json"))
+    else:
+        tell(wide("fetched", f"{len(found.fetched):,} sources"))
+    for failure in found.failed:
+        complain(f"{failure.source}: {failure.reason}")
+    if found.failed:
+        raise Refused(f"{len(found.failed):,} sources of {spec.name!r} could not be fetched.")
+
+
+def _told(name: str, number: int, count: int) -> None:
+    complain(f"{number:,} of {count:,}: {name}")
 
 
 @app.command()

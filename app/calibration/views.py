@@ -11,7 +11,7 @@ from sqlmodel import Session
 from app.base_models import service as base_models
 from app.calibration import service
 from app.calibration.composition import preview
-from app.calibration.file_views import SetFiles, set_files
+from app.calibration.file_views import MissingView, SetFiles, missing_view, set_files
 from app.calibration.forms import SetFields, read_spec
 from app.calibration.models import CalibrationSet
 from app.calibration.spec import SetSpec
@@ -116,6 +116,7 @@ class SetView(BaseModel):
     model_id: str | None
     recipes: list[RecipeChoice]
     files: SetFiles
+    needs: MissingView
 
 
 def starter(settings: Settings) -> SetSpec:
@@ -203,6 +204,7 @@ def set_view(
         model_id=model_id,
         recipes=recipe_choices(session),
         files=set_files(session, settings, spec),
+        needs=missing_view(session, settings, set_id, spec),
     )
 
 
