@@ -76,8 +76,8 @@ def _named_but_absent(audit: Audit) -> Iterator[Finding]:
             kind="named_but_absent",
             severity="error",
             sentence=(
-                f"{_count(facet, len(absent))} {verb} named by prompts of {counted(rows, 'row')} "
-                f"and never fed: {_listed(facet, absent)}. The set has no token of "
+                f"{count_of(facet, len(absent))} {verb} named by prompts of {counted(rows, 'row')} "
+                f"and never fed: {listed(facet, absent)}. The set has no token of "
                 f"{'it' if len(absent) == 1 else 'them'}."
             ),
             advice="Add a slice with rows in these languages; a prompt does not make tokens.",
@@ -94,8 +94,8 @@ def _asked_in_vain(audit: Audit) -> Iterator[Finding]:
                 kind="asked_in_vain",
                 severity="warning",
                 sentence=(
-                    f"The composition asks for {_count(facet, len(values))} that no source has: "
-                    f"{_listed(facet, values)}."
+                    f"The composition asks for {count_of(facet, len(values))} that no source has: "
+                    f"{listed(facet, values)}."
                 ),
                 advice="Add a source that has rows of it, or take it out of the slice.",
                 facet=facet,
@@ -117,8 +117,8 @@ def _named_more_than_fed(audit: Audit) -> Iterator[Finding]:
                 kind="named_more_than_fed",
                 severity="warning",
                 sentence=(
-                    f"{_count(facet, len(values))} more often named than fed: prompts of "
-                    f"{counted(rows, 'row')} ask for {_listed(facet, values)}, and those rows "
+                    f"{count_of(facet, len(values))} more often named than fed: prompts of "
+                    f"{counted(rows, 'row')} ask for {listed(facet, values)}, and those rows "
                     "have none."
                 ),
                 advice="Count on the tokens found, not on the labels; add rows in these languages.",
@@ -262,7 +262,7 @@ def _unlabelled(audit: Audit) -> Iterator[Finding]:
                 kind="fed_but_unlabelled",
                 severity="note",
                 sentence=(
-                    f"{_listed(facet, [truth.value for truth in truths])}: {tokens:,} tokens are "
+                    f"{listed(facet, [truth.value for truth in truths])}: {tokens:,} tokens are "
                     "fed and no row is labelled so."
                 ),
                 advice="Tag their source, so that quotas and the evaluation's slices can use them.",
@@ -293,11 +293,13 @@ def _not_checked(audit: Audit) -> Iterator[Finding]:
         )
 
 
-def _count(facet: Facet, count: int) -> str:
+def count_of(facet: Facet, count: int) -> str:
+    """So many values of a facet: ``3 spoken languages``."""
     return counted(count, facet.label.lower())
 
 
-def _listed(facet: Facet, values: Sequence[str]) -> str:
+def listed(facet: Facet, values: Sequence[str]) -> str:
+    """The first values of a facet by their labels, and how many more there are."""
     named = [label_of(facet, value) for value in values[:LISTED]]
     more = len(values) - len(named)
     return ", ".join(named) + (f" and {more:,} more" if more > 0 else "")

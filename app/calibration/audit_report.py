@@ -12,7 +12,7 @@ Severity = Literal["error", "warning", "note"]
 FindingKind = Literal[
     "leak", "named_but_absent", "asked_in_vain", "named_more_than_fed", "mislabelled",
     "cut", "duplicates", "boilerplate", "one_long_row", "first_rows",
-    "fed_but_unlabelled", "not_checked",
+    "fed_but_unlabelled", "counted_in_rows", "not_checked",
 ]  # fmt: skip
 
 

@@ -17,12 +17,14 @@ from app.calibration import service
 from app.calibration.audit_report import Audit, Finding
 from app.calibration.auditing import load_audit
 from app.calibration.built_set import MANIFEST, BuiltSet, load_built_set
+from app.calibration.plan_audit import PlanAudit, audit_plan, labels_of
 from app.calibration.views import ModelChoice, model_choices
 from app.errors import NotFound, Refused
 from app.facets import Facet
 from app.jobs.models import Job
 from app.jobs.states import FINAL, JobKind, JobState
 from app.settings import Settings
+from app.sources.catalogue import list_sources
 
 GROUPS_A_PAGE = 10
 ROWS_A_GROUP = 3
@@ -94,8 +96,8 @@ class DuplicatesPage(BaseModel):
 
 
 class AuditView(BaseModel):
-    """The audit of a composition's built set; ``report`` is None where there is none yet, and
-    ``running`` the job that makes one."""
+    """The audit of a composition's built set; ``report`` is None where there is none yet: then
+    ``plan`` is what the composition shows of itself, and ``running`` the job that makes one."""
 
     set_id: str
     name: str
@@ -103,6 +105,7 @@ class AuditView(BaseModel):
     built_id: str | None
     built_at: datetime | None
     report: Audit | None
+    plan: PlanAudit | None
     findings: list[FindingView]
     duplicates: DuplicatesPage | None
     running: str | None
@@ -128,6 +131,8 @@ def audit_view(
     choices = built_sets(settings, set_id, session)
     chosen = _chosen(choices, built_id)
     report = load_audit(settings.sets_dir / chosen.id) if chosen else None
+    labels = labels_of(list_sources(session, settings))
+    plan = None if report else audit_plan(service.spec_of(saved), labels)
     running = _running(session, set_id)
     return AuditView(
         set_id=saved.id,
@@ -136,7 +141,10 @@ def audit_view(
         built_id=chosen.id if chosen else None,
         built_at=chosen.built_at if chosen else None,
         report=report,
-        findings=list(_findings(set_id, chosen.id, report)) if chosen and report else [],
+        plan=plan,
+        findings=list(_findings(set_id, chosen.id, report))
+        if chosen and report
+        else list(_findings(set_id, "", plan)),
         duplicates=_duplicates(settings, saved.id, chosen.id, report, page)
         if chosen and report
         else None,
@@ -226,8 +234,10 @@ def _running(session: Session, set_id: str) -> Job | None:
     return session.exec(statement).first()
 
 
-def _findings(set_id: str, built_id: str, report: Audit) -> Iterator[FindingView]:
-    for finding in report.findings:
+def _findings(
+    set_id: str, built_id: str, report: Audit | PlanAudit | None
+) -> Iterator[FindingView]:
+    for finding in report.findings if report else ():
         yield FindingView(
             finding=finding,
             rows_address=_rows_address(set_id, built_id, finding.rows) if finding.rows else None,
@@ -246,7 +256,7 @@ def _next_step(set_id: str, finding: Finding) -> NextStep | None:
             return NextStep(
                 label="Compose a copy without duplicates", address=f"{composer}&duplicates=drop"
             )
-        case "cut" | "one_long_row" | "boilerplate" | "first_rows":
+        case "cut" | "one_long_row" | "boilerplate" | "first_rows" | "counted_in_rows":
             return NextStep(label="Compose a copy", address=composer)
         case "mislabelled" | "fed_but_unlabelled" | "asked_in_vain":
             return NextStep(label="Look at the sources", address="/sources")
