@@ -12,6 +12,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
@@ -71,10 +72,15 @@ class Row:
     facets: Mapping[Facet, str] = field(default_factory=dict)
     license: str | None = None
 
-    @property
+    @cached_property
+    def conversation(self) -> str | None:
+        """The messages as the JSON that is kept."""
+        return None if self.messages is None else canonical(self.messages)
+
+    @cached_property
     def id(self) -> str:
         """64 bits of a hash of the content, the same wherever the row stands."""
-        content = self.text if self.messages is None else canonical(self.messages)
+        content = self.text if self.conversation is None else self.conversation
         return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
@@ -248,17 +254,16 @@ def _write_rows(
 
 
 def _columns(entry: SourceEntry, row: Row) -> dict[str, Any]:
-    row_id = row.id
     return {
-        "id": row_id,
+        "id": row.id,
         "number": row.number,
-        "messages": None if row.messages is None else canonical(row.messages),
+        "messages": row.conversation,
         "text": row.text,
         **{facet.value: row.facets.get(facet) or entry.tags.get(facet) for facet in Facet},
         "own_facets": ",".join(facet.value for facet in Facet if row.facets.get(facet)),
         "source": entry.name,
         "license": row.license or entry.license,
-        "split": split_of(row_id),
+        "split": split_of(row.id),
     }
 
 
