@@ -16,7 +16,7 @@ from app.calibration.differences import SideBySide
 from app.calibration.importing import exported, keep_imported, read_for
 from app.calibration.row_export import FORMATS as ROW_FORMATS
 from app.calibration.row_export import write_rows
-from app.calibration.set_sources import fetch_missing
+from app.calibration.set_sources import missing_sources
 from app.calibration.source_names import slug
 from app.calibration.spec import SetSpec
 from app.console import Json, complain, installed, say, tell, wide, write
@@ -24,6 +24,7 @@ from app.errors import Refused
 from app.facets import Facet
 from app.formatting import signed
 from app.settings import Settings
+from app.sources.commands import fetch as fetch_sources
 from app.yaml_lines import MAX_BYTES
 
 app = typer.Typer()
@@ -72,20 +73,8 @@ def fetch(
 ) -> None:
     """Fetch the rows of a set's sources that are not here yet; one that fails stops no other."""
     with installed() as (session, settings):
-        spec = find_spec(session, set_)
-        found = fetch_missing(session, settings, spec, _told)
-    if json:
-        say(found.model_dump(mode="json"))
-    else:
-        tell(wide("fetched", f"{len(found.fetched):,} sources"))
-    for failure in found.failed:
-        complain(f"{failure.source}: {failure.reason}")
-    if found.failed:
-        raise Refused(f"{len(found.failed):,} sources of {spec.name!r} could not be fetched.")
-
-
-def _told(name: str, number: int, count: int) -> None:
-    complain(f"{number:,} of {count:,}: {name}")
+        missing = missing_sources(session, settings, find_spec(session, set_))
+    fetch_sources([source.name for source in missing], json)
 
 
 @app.command()

@@ -23,14 +23,13 @@ from app.calibration.difference_views import (
     csv_rows,
     difference_view,
 )
-from app.calibration.file_views import ImportView, MissingView, import_report, missing_view
+from app.calibration.file_views import ImportView, import_report
 from app.calibration.importing import exported, keep_imported, read_for
 from app.calibration.row_export import jsonl_lines, write_rows
 from app.calibration.set_files import MAX_CHARACTERS
-from app.calibration.set_sources import start_fetch
 from app.dependencies import SessionDep, SettingsDep
 from app.errors import Refused
-from app.negotiation import Table, answer, created, done, takes, validated, wants_html
+from app.negotiation import Table, answer, created, takes, validated, wants_html
 from app.yaml_lines import MAX_BYTES, decoded
 
 router = APIRouter(tags=["sets"])
@@ -126,26 +125,6 @@ def read_file(request: Request, session: SessionDep, given: GivenDep) -> Respons
         return answer(request, view, "sets/import.html")
     composer = f"/sets/new?like={saved.id}"
     return created(request, composer if given.keep == "compose" else f"/sets/{saved.id}", view)
-
-
-@router.get("/sets/{set_id}/missing", response_model=MissingView)
-def missing_part(
-    request: Request, session: SessionDep, settings: SettingsDep, set_id: str
-) -> Response:
-    """The sources of a set without rows here, while they are fetched: a part of its page."""
-    spec = service.spec_of(service.get_set(session, set_id))
-    view = missing_view(session, settings, set_id, spec, was_missing=True)
-    return answer(request, view, "sets/_missing_part.html")
-
-
-@router.post("/sets/{set_id}/fetch", response_model=MissingView, status_code=202)
-def fetch_sources(
-    request: Request, session: SessionDep, settings: SettingsDep, set_id: str
-) -> Response:
-    """Fetch what a set needs, beside the server."""
-    spec = service.spec_of(service.get_set(session, set_id))
-    start_fetch(session, settings, set_id, spec)
-    return done(request, f"/sets/{set_id}", missing_view(session, settings, set_id, spec))
 
 
 @router.get("/sets/{set_id}/quantizers.yaml", response_class=PlainTextResponse)

@@ -16,7 +16,6 @@ from app.calibration.imported_set import (
     ImportWarning,
 )
 from app.calibration.importing import exported
-from app.calibration.set_sources import MissingSource, missing_sources
 from app.calibration.spec import SetSpec
 from app.facets import Facet, label_of
 from app.settings import Settings
@@ -118,28 +117,6 @@ def _line(lines: list[str], number: int) -> str:
     """A line of the file, shortened."""
     text = lines[number - 1].strip() if 0 < number <= len(lines) else ""
     return text if len(text) <= SHOWN_LINE else text[: SHOWN_LINE - 1] + "…"
-
-
-class MissingView(BaseModel):
-    """The sources of a set that have no rows here, of all ``sources`` it has. ``was_missing``
-    when this is asked for while they are being fetched."""
-
-    set_id: str
-    sources: int
-    missing: list[MissingSource]
-    was_missing: bool = False
-
-
-def missing_view(
-    session: Session, settings: Settings, set_id: str, spec: SetSpec, *, was_missing: bool = False
-) -> MissingView:
-    """What a set still needs."""
-    return MissingView(
-        set_id=set_id,
-        sources=len(spec.sources),
-        missing=missing_sources(session, settings, spec),
-        was_missing=was_missing,
-    )
 
 
 class BuiltFile(BaseModel):

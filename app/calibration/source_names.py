@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from app.sources.entry import FolderOrigin, HubOrigin, SourceEntry
+from app.sources.service import RESERVED
 from app.sources.starter_corpus import PACKS
 
 
@@ -15,7 +16,7 @@ class SourceNames:
 
     def __init__(self, known: Sequence[SourceEntry]) -> None:
         self._known = list(known)
-        self._taken = {*PACKS, *(entry.name for entry in known)}
+        self._taken = {*PACKS, *RESERVED, *(entry.name for entry in known)}
         self._made: list[SourceEntry] = []
 
     def settle(self, made: SourceEntry, *, is_named: bool, is_tagged: bool) -> SourceEntry:

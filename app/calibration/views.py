@@ -11,9 +11,10 @@ from sqlmodel import Session
 from app.base_models import service as base_models
 from app.calibration import service
 from app.calibration.composition import preview
-from app.calibration.file_views import MissingView, SetFiles, missing_view, set_files
+from app.calibration.file_views import SetFiles, set_files
 from app.calibration.forms import SetFields, read_spec
 from app.calibration.models import CalibrationSet
+from app.calibration.set_sources import MissingSource, missing_sources
 from app.calibration.spec import SetSpec
 from app.calibration.starter import software_engineer
 from app.calibration.totals import Totals, totals
@@ -116,7 +117,7 @@ class SetView(BaseModel):
     model_id: str | None
     recipes: list[RecipeChoice]
     files: SetFiles
-    needs: MissingView
+    missing: list[MissingSource]
 
 
 def starter(settings: Settings) -> SetSpec:
@@ -204,7 +205,7 @@ def set_view(
         model_id=model_id,
         recipes=recipe_choices(session),
         files=set_files(session, settings, spec),
-        needs=missing_view(session, settings, set_id, spec),
+        missing=missing_sources(session, settings, spec),
     )
 
 

@@ -220,6 +220,12 @@ def test_the_same_entry_twice_is_one_source_and_two_slices() -> None:
     assert any("no row is used twice" in one.message for one in found.warnings)
 
 
+@pytest.mark.parametrize("name", ["fetch", "new", "permissive"])
+def test_names_that_are_taken_by_others_are_not_given(name: str) -> None:
+    found = read(file_of({**ENTRY, "dataset": f"owner/{name}"}))
+    assert found.sources[0].name == f"{name}-train"
+
+
 def test_a_folder_of_this_machine() -> None:
     found = read(file_of({**ENTRY, "dataset": "/data/chats"}))
     assert isinstance(found.sources[0].origin, FolderOrigin)
