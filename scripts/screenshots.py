@@ -72,6 +72,9 @@ def pages_of(url: str) -> dict[str, str]:
             pages[f"job-{job['state']}"] = f"/jobs/{job['id']}"
             if job["state"] == "succeeded":
                 pages["coverage"] = f"/jobs/{job['id']}/coverage"
+                pages["expert"] = f"/jobs/{job['id']}/coverage/experts/2/7"
+                pages["coverage-compared"] = f"/jobs/{job['id']}/coverage/compare"
+                pages["rows-chosen"] = f"/jobs/{job['id']}/coverage/rows?budget=20000"
                 pages["errors"] = f"/jobs/{job['id']}/errors"
                 pages["report"] = f"/jobs/{job['id']}/report"
     return pages

@@ -42,6 +42,75 @@
     };
   }
 
+  const TYPES = { f4: Float32Array, i4: Int32Array, u2: Uint16Array, u1: Uint8Array };
+
+  function unpacked(packed) {
+    const raw = Uint8Array.from(atob(packed.bdata), (letter) => letter.charCodeAt(0));
+    return new TYPES[packed.dtype](raw.buffer);
+  }
+
+  // Plotly reads some tags in a label; names of sources and languages are text.
+  const plain = (text) => text.replace(/&/g, "&amp;").replace(/</g, "&lt;");
+  const whole = (number) => number.toLocaleString("en");
+  const percent = (share) => `${(100 * share).toFixed(2)}%`;
+
+  function ranksOf(tokens) {
+    const order = Array.from(tokens.keys()).sort((a, b) => tokens[b] - tokens[a] || a - b);
+    const ranks = [];
+    order.forEach((column, place) => { ranks[column] = place + 1; });
+    return ranks;
+  }
+
+  function feeders(facet, cell) {
+    const named = facet.top
+      .filter((place) => place.percent[cell])
+      .map((place) => `${plain(facet.values[place.value[cell]])} ${place.percent[cell]} %`);
+    return `<br>${facet.label}: ${named.join(", ") || "none"}`;
+  }
+
+  // What the pointer shows of a heatmap's cells, and which expert each of them is.
+  function cellsOf(figure) {
+    const { data: [trace], hover } = figure;
+    const [rows, columns] = trace.z.shape.split(", ").map(Number);
+    const tokens = unpacked(hover.tokens ?? trace.z);
+    const others = hover.others && unpacked(hover.others);
+    const experts = hover.experts && unpacked(hover.experts);
+    const facets = hover.facets.map((facet) => ({
+      ...facet,
+      top: facet.top.map(({ value, percent }) => ({ value: unpacked(value), percent: unpacked(percent) })),
+    }));
+    const expertAt = (row, column) => (experts ? experts[row * columns + column] : column);
+    const sum = (numbers) => numbers.reduce((total, number) => total + number, 0) || 1;
+    const text = Array.from({ length: rows }, (_, row) => {
+      const layer = tokens.subarray(row * columns, (row + 1) * columns);
+      const other = others?.subarray(row * columns, (row + 1) * columns);
+      const ranks = ranksOf(layer);
+      const total = sum(layer);
+      const otherTotal = other && sum(other);
+      return Array.from(layer, (fed, column) => {
+        const head = `<b>Layer ${trace.y[row]}, expert ${expertAt(row, column)}</b>`;
+        if (other) {
+          const sides = [[fed, total], [other[column], otherTotal]].map(([amount, all], side) =>
+            `<br>${plain(hover.names[side])}: ${whole(amount)} tokens, ${percent(amount / all)}`);
+          return head + sides.join("");
+        }
+        return `${head}<br>${whole(fed)} tokens, ${percent(fed / total)} of the layer`
+          + `<br>Rank ${ranks[column]} in its layer`
+          + facets.map((facet) => feeders(facet, row * columns + column)).join("");
+      });
+    });
+    return { text, expertAt };
+  }
+
+  function openCell(chart, figure, expertAt) {
+    chart.on("plotly_click", ({ points: [point] }) => {
+      const [row, column] = point.pointIndex ?? point.pointNumber;
+      const layer = figure.data[0].y[row];
+      window.location.assign(
+        chart.dataset.cell.replace("{layer}", layer).replace("{expert}", expertAt(row, column)));
+    });
+  }
+
   async function draw(chart) {
     const address = chart.dataset.chart;
     if (chart.dataset.drawn === address) return;
@@ -59,8 +128,11 @@
         modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"],
         toImageButtonOptions: { filename: chart.dataset.name, scale: 2 },
       };
+      const cells = figure.hover && cellsOf(figure);
+      if (cells) Object.assign(figure.data[0], { text: cells.text, hovertemplate: "%{text}<extra></extra>" });
       await library.newPlot(chart, figure.data, themed(figure.layout, chart), config);
       offerPictures(library, chart, figure.layout.title?.text);
+      if (cells && chart.dataset.cell) openCell(chart, figure, cells.expertAt);
       chart.dataset.state = "drawn";
     } catch (error) {
       chart.dataset.state = "failed";

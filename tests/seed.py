@@ -22,8 +22,9 @@ from app.base_models.models import BaseModelRecord
 from app.base_models.service import add_model
 from app.calibration.building import build_set
 from app.calibration.built_set import BuiltSet
+from app.calibration.held_out import held_out_for
 from app.calibration.models import CalibrationSet
-from app.calibration.service import save_set
+from app.calibration.service import index_for, save_set
 from app.calibration.spec import SetSpec, Slice
 from app.calibration.views import starter
 from app.coverage.profile import FACET_COLUMNS, Profile
@@ -364,11 +365,24 @@ def _built(session: Session, settings: Settings, job: Job) -> BuiltSet:
 
 
 def _first_steps(session: Session, settings: Settings, job: Job) -> list[Event]:
-    """Build a real set, write a coverage of it, and what the two steps say."""
+    """Build a real set, write a coverage of it and of its held-out rows, and what the two steps
+    say."""
     built = _built(session, settings, job)
-    profile = profile_of(built.table().to_pylist())
+    profile = profile_of(built)
     with (settings.jobs_dir / job.id / "coverage.npz").open("wb") as stream:
         profile.save(stream)
+    spec = SetSpec.model_validate(session.get_one(CalibrationSet, job.set_id).spec)
+    model = session.get_one(BaseModelRecord, job.model_id)
+    index = index_for(settings, spec, Path(model.path))
+    if held_out := held_out_for(spec, index):
+        judged = build_set(
+            held_out,
+            tokenizer_dir=Path(model.path),
+            sets_dir=settings.sets_dir,
+            index_dir=settings.index_dir,
+        )
+        with (settings.jobs_dir / job.id / "coverage-held-out.npz").open("wb") as stream:
+            profile_of(judged).save(stream)
     reached, total = experts_reached(profile)
     notices = [Notice(level="warning", message=s, step=Step.BUILD) for s in built.warnings[:2]]
     return [
@@ -389,12 +403,11 @@ def _first_steps(session: Session, settings: Settings, job: Job) -> list[Event]:
 # --- Artifacts -----------------------------------------------------------------------------------
 
 
-def profile_of(
-    rows: list[dict[str, object]], experts: int = EXPERTS, layers: int = LAYERS
-) -> Profile:
+def profile_of(built: BuiltSet, experts: int = EXPERTS, layers: int = LAYERS) -> Profile:
     """Routing counts in which every programming language prefers some experts."""
     random = np.random.default_rng(3)
-    tokens = np.array([len(row["input_ids"]) for row in rows], dtype=np.int64)  # type: ignore[arg-type]
+    rows = built.table().to_pylist()
+    tokens = np.array([len(row["input_ids"]) for row in rows], dtype=np.int64)
     taste: dict[str, np.ndarray] = {}
     counts = np.zeros((len(rows), layers, experts), dtype=np.uint32)
     for number, row in enumerate(rows):
@@ -404,6 +417,9 @@ def profile_of(
         for layer in range(layers):
             counts[number, layer] = random.multinomial(tokens[number] * TOP_K, taste[key][layer])
     columns = {name: np.array([str(row.get(name) or "") for row in rows]) for name in FACET_COLUMNS}
+    loads = counts.sum(axis=0, dtype=np.int64)
+    together = loads[:, :, None] * loads[:, None, :] // loads.sum(axis=1)[:, None, None]
+    together[:, range(experts), range(experts)] = loads
     return Profile(
         counts=counts,
         mass=counts.astype(np.float32) / TOP_K,
@@ -412,6 +428,8 @@ def profile_of(
         tokens=tokens,
         top_k=TOP_K,
         facets=columns,
+        together=together.astype(np.uint32),
+        set_id=built.id,
     )
 
 

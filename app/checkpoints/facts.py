@@ -15,9 +15,9 @@ from app.base_models.architecture import ModelSummary
 from app.base_models.service import get_model, summary_of
 from app.calibration.built_set import FacetAmount, load_built_set
 from app.coverage.profile import Profile
+from app.coverage.service import FILE as COVERAGE_FILE
+from app.coverage.service import profile_of
 from app.coverage.summary import DEFAULT_FLOOR, experts_reached, starved
-from app.coverage.views import FILE as COVERAGE_FILE
-from app.coverage.views import profile_of
 from app.errors import Refused
 from app.facets import Facet
 from app.jobs.models import Job

@@ -13,9 +13,9 @@ from app.base_models import service as base_models
 from app.comparison.paired import Difference, Paired, compare_rows
 from app.comparison.settings_of import Setting, differing, settings_of
 from app.comparison.wording import sentences_of
+from app.coverage.service import FILE as COVERAGE_FILE
+from app.coverage.service import profile_of
 from app.coverage.summary import balance, experts_reached
-from app.coverage.views import FILE as COVERAGE_FILE
-from app.coverage.views import profile_of
 from app.errors import NotFound, Refused
 from app.jobs import service
 from app.jobs.models import Job

@@ -147,6 +147,7 @@ def as_set(chosen: Chosen, pool: SetSpec, name: str) -> SetSpec:
             name=part.name,
             rows="all",
             row_ids=tuple(sorted(ids[slices == part.name].tolist())),
+            facets=part.facets,
             sources=part.sources,
             prompt=part.prompt,
         )

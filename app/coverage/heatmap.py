@@ -1,38 +1,47 @@
-"""The coverage heatmap, layer × expert, as a plotly figure in plain JSON.
+"""Heatmaps, layer × expert, as plotly figures in plain JSON.
 
 Arrays travel as base64 typed arrays (plotly.js reads ``{"dtype", "bdata", "shape"}``): a third of
-the size of lists. No plotly in Python is needed for that.
+the size of lists. What the pointer shows of a cell travels beside the figure under ``hover``, as
+arrays too, and becomes words in the browser (``static/charts.js``): 62 × 256 cells as text would
+be twice as large as all of it is now. No plotly in Python is needed.
 """
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from app.coverage.profile import Profile
-from app.coverage.summary import ranks, shares
+from app.coverage.summary import shares
 from app.facets import Facet, label_of
 
-Measure = Literal["tokens", "share", "mass"]
+Measure = Literal["tokens", "share", "mass", "deviation"]
 Order = Literal["expert", "load"]
 Scale = Literal["linear", "log"]
+Dtype = Literal["f4", "i4", "u2", "u1"]
 
 TITLES: dict[Measure, str] = {
     "tokens": "Routed tokens",
     "share": "Share of the layer's routed tokens",
     "mass": "Router weight",
+    "deviation": "Tokens against the layer's mean",
 }
-HOVER_FACETS = (Facet.SPOKEN_LANGUAGE, Facet.PROGRAMMING_LANGUAGE, Facet.DOMAIN)
+HOVER_COLUMNS = (*(facet.value for facet in Facet), "source")
 FEEDERS_SHOWN = 3
-# Above this many cells the hover names one feeder a facet: the figure stays under 150 kB packed.
+# Above this many cells the pointer names one feeder a facet, to the nearest five percent: the JSON
+# stays under 150 kB packed.
 MANY_CELLS = 4096
+COARSE_PERCENT = 5
 # What one step from zero is on the logarithmic scale: a token, or a hundredth of a percent.
 LOG_UNITS: dict[Measure, float] = {"tokens": 1.0, "share": 1e-4, "mass": 1.0}
-DTYPES = {"f4": np.float32, "i4": np.int32, "u2": np.uint16}
+# Blue below, orange above, light between: told apart by every kind of colour vision.
+DIVERGING = [[0, "#2166ac"], [0.25, "#92c5de"], [0.5, "#f7f7f7"], [0.75, "#fdb863"], [1, "#b35806"]]
+DTYPES = {"f4": np.float32, "i4": np.int32, "u2": np.uint16, "u1": np.uint8}
+# Colours need no more of a float than this: the rest would only take room on the wire.
+COLOUR_BITS = np.uint32(0xFFFF8000)
 
 
 def heatmap(
@@ -47,30 +56,55 @@ def heatmap(
     """The figure: x the expert (or its place by load), y the decoder layer, colour the measure.
 
     ``largest`` fixes the end of the colour scale, so that two heatmaps can be compared.
-    ``customdata`` of a cell is expert, tokens, share, rank and a line of feeders for each facet.
+    ``deviation`` is tokens over the layer's mean less 1, or on the logarithmic scale the log2 of
+    their ratio, around 0 on a diverging scale.
     """
     columns = _columns(profile, order)
-    amounts = np.take_along_axis(_amounts(profile, measure), columns, axis=1)
-    end = largest or float(amounts.max(initial=0.0)) or 1.0
-    trace = {
-        "type": "heatmap",
-        "z": typed(_scaled(amounts, measure, scale), "f4"),
-        "y": [f"{layer}" for layer in profile.layers],
-        "x0": 1 if order == "load" else 0,
-        "dx": 1,
-        "customdata": _customdata(profile, columns),
-        "hovertemplate": _hover(),
-        "colorscale": "Cividis",
-        "xgap": 1 if profile.experts <= 64 else 0,
-        "ygap": 1 if profile.experts <= 64 else 0,
-        "zmin": 0,
-        "zmax": float(_scaled(np.array(end), measure, scale)),
-        "colorbar": _colourbar(measure, scale, end),
+    z, colours = _coloured(profile, columns, measure, scale, largest)
+    trace = {**_cells(profile, columns, order), "z": z, **colours}
+    hover = {
+        **_hover(profile, columns, order),
+        "tokens": None if measure == "tokens" and scale == "linear" else _tokens(profile, columns),
     }
-    return {"data": [trace], "layout": _layout(measure, order, font_colour)}
+    title = TITLES[measure]
+    return {"data": [trace], "layout": _layout(title, order, font_colour), "hover": hover}
 
 
-def typed(array: NDArray[Any], dtype: Literal["f4", "i4", "u2"]) -> dict[str, str]:
+def difference(
+    one: Profile,
+    other: Profile,
+    names: tuple[str, str],
+    *,
+    measure: Measure = "share",
+    font_colour: str = "#444",
+) -> dict[str, Any]:
+    """Two profiles of one model as one map: ``other`` less ``one``, in tokens or in share of the
+    layer's tokens, on a scale that is as wide on both sides of 0."""
+    amounts = _amounts(other, measure) - _amounts(one, measure)
+    columns = _columns(one, "expert")
+    end = float(np.abs(amounts).max(initial=0.0)) or 1.0
+    title = f"{TITLES[measure]}: {names[1]} less {names[0]}"
+    bar: dict[str, Any] = _bar(f"{TITLES[measure]}, difference")
+    bar["tickformat"] = "+.2%" if measure == "share" else "+,d"
+    trace = {
+        **_cells(one, columns, "expert"),
+        "z": typed(_for_colours(amounts), "f4"),
+        "colorscale": DIVERGING,
+        "zmin": -end,
+        "zmax": end,
+        "colorbar": bar,
+    }
+    hover = {
+        "names": list(names),
+        "tokens": _tokens(one, columns),
+        "others": _tokens(other, columns),
+        "experts": None,
+        "facets": [],
+    }
+    return {"data": [trace], "layout": _layout(title, "expert", font_colour), "hover": hover}
+
+
+def typed(array: NDArray[Any], dtype: Dtype) -> dict[str, str]:
     """An array as plotly.js reads it: little-endian base64, with the shape when it has two
     dimensions."""
     data = np.ascontiguousarray(array, dtype=np.dtype(DTYPES[dtype]).newbyteorder("<"))
@@ -87,6 +121,46 @@ def _columns(profile: Profile, order: Order) -> NDArray[np.intp]:
     return np.tile(np.arange(profile.experts), (len(profile.layers), 1))
 
 
+def _cells(profile: Profile, columns: NDArray[np.intp], order: Order) -> dict[str, Any]:
+    apart = 1 if columns.shape[1] <= 64 else 0
+    return {
+        "type": "heatmap",
+        "y": [f"{layer}" for layer in profile.layers],
+        "x0": 1 if order == "load" else 0,
+        "dx": 1,
+        "xgap": apart,
+        "ygap": apart,
+    }
+
+
+def _coloured(
+    profile: Profile,
+    columns: NDArray[np.intp],
+    measure: Measure,
+    scale: Scale,
+    largest: float | None,
+) -> tuple[dict[str, str], dict[str, Any]]:
+    """The cells' values, and the colour scale they are shown on."""
+    amounts = np.take_along_axis(_amounts(profile, measure), columns, axis=1)
+    if measure == "deviation":
+        values = _deviations(amounts, scale)
+        end = largest or float(np.abs(values).max(initial=0.0)) or 1.0
+        bar = _bar(TITLES[measure] + (", log2" if scale == "log" else ""))
+        bar["tickformat"] = "+.1f" if scale == "log" else "+.0%"
+        colours = {"colorscale": DIVERGING, "zmin": -end, "zmax": end, "colorbar": bar}
+        return typed(_for_colours(values), "f4"), colours
+    end = largest or float(amounts.max(initial=0.0)) or 1.0
+    colours = {
+        "colorscale": "Cividis",
+        "zmin": 0,
+        "zmax": float(_scaled(np.array(end), measure, scale)),
+        "colorbar": _colourbar(measure, scale, end),
+    }
+    if measure == "tokens" and scale == "linear":
+        return typed(amounts, "i4"), colours
+    return typed(_for_colours(_scaled(amounts, measure, scale)), "f4"), colours
+
+
 def _amounts(profile: Profile, measure: Measure) -> NDArray[np.float64]:
     match measure:
         case "tokens":
@@ -95,6 +169,8 @@ def _amounts(profile: Profile, measure: Measure) -> NDArray[np.float64]:
             return shares(profile.layer_counts)
         case "mass":
             return profile.layer_mass
+        case "deviation":
+            return shares(profile.layer_counts) * profile.experts
 
 
 def _scaled(amounts: NDArray[np.float64], measure: Measure, scale: Scale) -> NDArray[np.float64]:
@@ -102,72 +178,65 @@ def _scaled(amounts: NDArray[np.float64], measure: Measure, scale: Scale) -> NDA
     return amounts if scale == "linear" else np.log10(1 + amounts / LOG_UNITS[measure])
 
 
-def _customdata(profile: Profile, columns: NDArray[np.intp]) -> list[list[list[Any]]]:
-    counts = profile.layer_counts
-    share, rank = shares(counts), ranks(counts)
-    lines = [_feeder_lines(profile, facet) for facet in HOVER_FACETS]
-    return [
-        [
-            [
-                int(expert),
-                int(counts[row, expert]),
-                round(float(share[row, expert]), 5),
-                int(rank[row, expert]),
-                *(line[row][expert] for line in lines),
-            ]
-            for expert in columns[row]
-        ]
-        for row in range(len(profile.layers))
-    ]
+def _deviations(ratios: NDArray[np.float64], scale: Scale) -> NDArray[np.float64]:
+    """Around 0: the ratio to the mean less 1, or its log2, where 0 counts as a hundredth."""
+    if scale == "linear":
+        return ratios - 1
+    return np.asarray(np.log2(np.maximum(ratios, 0.01)), dtype=np.float64)
 
 
-def _feeder_lines(profile: Profile, facet: Facet) -> list[list[str]]:
-    """For every layer and expert the values of a facet that feed it most: "Rust 12 %, Go 9 %"."""
-    values, counts = profile.counts_by(facet.value)
-    if not values:
-        return [["none"] * profile.experts for _ in profile.layers]
-    labels = [label_of(facet, value) for value in values]
-    top = FEEDERS_SHOWN if profile.layer_counts.size <= MANY_CELLS else 1
-    best = np.argsort(-counts, axis=0, kind="stable")[:top]
+def _for_colours(values: NDArray[np.float64]) -> NDArray[np.float32]:
+    """The values to within half a percent."""
+    bits = values.astype(np.float32).view(np.uint32)
+    return (bits & COLOUR_BITS).view(np.float32)
+
+
+def _tokens(profile: Profile, columns: NDArray[np.intp]) -> dict[str, str]:
+    return typed(np.take_along_axis(profile.layer_counts, columns, axis=1), "i4")
+
+
+def _hover(profile: Profile, columns: NDArray[np.intp], order: Order) -> dict[str, Any]:
+    """What the pointer shows of a cell, but its tokens: the expert where columns are sorted, and
+    for each facet and the source the values that feed it most."""
+    return {
+        "experts": typed(columns, "u2") if order == "load" else None,
+        "facets": [_feeders(profile, column, columns) for column in HOVER_COLUMNS],
+    }
+
+
+def _feeders(profile: Profile, column: str, columns: NDArray[np.intp]) -> dict[str, Any]:
+    """The values of a facet column, and for each cell the numbers of those that feed it most and
+    their part of its tokens in percent; 0 percent for none."""
+    values, counts = profile.counts_by(column) if column in profile.facets else ([], None)
+    label = column.replace("_", " ").capitalize()
+    if not values or counts is None:
+        return {"label": label, "values": [], "top": []}
+    shown = FEEDERS_SHOWN if profile.layer_counts.size <= MANY_CELLS else 1
+    best = np.argsort(-counts, axis=0, kind="stable")[:shown]
     fed = np.take_along_axis(counts, best, axis=0)
-    percent = np.rint(100 * fed / np.maximum(profile.layer_counts, 1)).astype(int)
-    return [
-        [
-            _line(labels, best[:, row, expert], fed[:, row, expert], percent[:, row, expert])
-            for expert in range(profile.experts)
-        ]
-        for row in range(len(profile.layers))
-    ]
+    step = 1 if shown > 1 else COARSE_PERCENT
+    percent = step * np.rint(100 / step * fed / np.maximum(profile.layer_counts, 1))
+    code: Dtype = "u1" if len(values) <= 256 else "u2"
+    facet = Facet(column) if column in set(Facet) else None
+    return {
+        "label": label,
+        "values": [label_of(facet, value) if facet else value for value in values],
+        "top": [
+            {
+                "value": typed(np.take_along_axis(place, columns, axis=1), code),
+                "percent": typed(np.take_along_axis(part, columns, axis=1), "u1"),
+            }
+            for place, part in zip(best, percent, strict=True)
+        ],
+    }
 
 
-def _line(
-    labels: Sequence[str],
-    best: NDArray[np.intp],
-    fed: NDArray[np.int64],
-    percent: NDArray[np.intp],
-) -> str:
-    named = zip(best, fed, percent, strict=True)
-    return ", ".join(f"{labels[i]} {part} %" for i, tokens, part in named if tokens) or "none"
-
-
-def _hover() -> str:
-    facets = "".join(
-        f"<br>{facet.label}: %{{customdata[{place}]}}"
-        for place, facet in enumerate(HOVER_FACETS, start=4)
-    )
-    return (
-        "<b>Layer %{y}, expert %{customdata[0]}</b>"
-        "<br>%{customdata[1]:,} tokens, %{customdata[2]:.2%} of the layer"
-        f"<br>Rank %{{customdata[3]}} in its layer{facets}<extra></extra>"
-    )
+def _bar(title: str) -> dict[str, Any]:
+    return {"title": {"text": title, "side": "right"}, "thickness": 12, "outlinewidth": 0}
 
 
 def _colourbar(measure: Measure, scale: Scale, largest: float) -> dict[str, Any]:
-    bar: dict[str, Any] = {
-        "title": {"text": TITLES[measure], "side": "right"},
-        "thickness": 12,
-        "outlinewidth": 0,
-    }
+    bar = _bar(TITLES[measure])
     if measure == "share":
         bar["tickformat"] = ".1%"
     if scale == "log":
@@ -180,11 +249,11 @@ def _colourbar(measure: Measure, scale: Scale, largest: float) -> dict[str, Any]
     return bar
 
 
-def _layout(measure: Measure, order: Order, font_colour: str) -> dict[str, Any]:
+def _layout(title: str, order: Order, font_colour: str) -> dict[str, Any]:
     """Transparent, so that the page's light or dark ground shows; the page gives the font."""
     across = "Expert" if order == "expert" else "Place of the expert in its layer, by tokens"
     return {
-        "title": {"text": f"{TITLES[measure]} by layer and expert"},
+        "title": {"text": f"{title} by layer and expert"},
         "paper_bgcolor": "rgba(0,0,0,0)",
         "plot_bgcolor": "rgba(0,0,0,0)",
         "font": {"color": font_colour, "family": "inherit"},

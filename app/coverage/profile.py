@@ -29,8 +29,10 @@ class Profile:
     ``counts`` [rows, layers, experts] are tokens, ``mass`` the sum of the router's weights for
     them. ``layers`` are decoder layer indices, ``tokens`` the length of each row, ``top_k`` the
     experts a token is routed to. ``facets`` has a value a row by column, "" where it has none.
-    ``activations`` [rows, hidden] is the mean of each row's last hidden states, ``model`` the
-    fingerprint of the model that routed; None and "" in profiles that were taken without them.
+    ``activations`` [rows, hidden] is the mean of each row's last hidden states, ``together``
+    [layers, experts, experts] the tokens routed to both of two experts, over all rows of the set
+    whichever are looked at, ``model`` the fingerprint of the model that routed and ``set_id`` the
+    set's id; None and "" in profiles that were taken without them.
     """
 
     counts: NDArray[np.unsignedinteger[Any]]
@@ -42,6 +44,8 @@ class Profile:
     facets: Mapping[str, NDArray[np.str_]]
     activations: NDArray[np.float32] | None = None
     model: str = ""
+    together: NDArray[np.uint32] | None = None
+    set_id: str = ""
 
     def __post_init__(self) -> None:
         rows = len(self.row_ids)
@@ -110,7 +114,7 @@ class Profile:
             raise ProfileRefused(
                 f"No row of the set has {' or '.join(values)} as its {name.replace('_', ' ')}."
             )
-        return self._rows(keep)
+        return self.rows_where(keep)
 
     def counts_by(self, name: str) -> tuple[list[str], NDArray[np.int64]]:
         """Values of a column and the tokens of each, [values, layers, experts]."""
@@ -121,7 +125,14 @@ class Profile:
             totals[number] = self.counts[column == value].sum(axis=0, dtype=np.int64)
         return values, totals
 
-    def _rows(self, keep: NDArray[np.bool_]) -> Profile:
+    def only(self, rows: NDArray[np.intp]) -> Profile:
+        """Some rows by their positions."""
+        keep = np.zeros(len(self.row_ids), dtype=np.bool_)
+        keep[rows] = True
+        return self.rows_where(keep)
+
+    def rows_where(self, keep: NDArray[np.bool_]) -> Profile:
+        """The rows of a mask [rows]."""
         return Profile(
             counts=self.counts[keep],
             mass=self.mass[keep],
@@ -132,6 +143,8 @@ class Profile:
             facets={name: column[keep] for name, column in self.facets.items()},
             activations=None if self.activations is None else self.activations[keep],
             model=self.model,
+            together=self.together,
+            set_id=self.set_id,
         )
 
     @classmethod
@@ -154,6 +167,8 @@ class Profile:
                     facets={name: arrays[name] for name in FACET_COLUMNS if name in arrays},
                     activations=_vectors(arrays),
                     model=str(arrays["model"]) if "model" in arrays else "",
+                    set_id=str(arrays["set"]) if "set" in arrays else "",
+                    together=arrays.get("together"),
                 )
         except (KeyError, TypeError, ValueError, zipfile.BadZipFile, EOFError) as error:
             raise ProfileRefused(f"{file} is not a coverage file: {error}.") from error
@@ -168,10 +183,13 @@ class Profile:
             "tokens": self.tokens,
             "top_k": np.asarray(self.top_k),
             "model": np.asarray(self.model, dtype=np.str_),
+            "set": np.asarray(self.set_id, dtype=np.str_),
             **self.facets,
         }
         if self.activations is not None:
             arrays["activations"] = self.activations.astype(np.float16)
+        if self.together is not None:
+            arrays["together"] = self.together
         np.savez_compressed(stream, allow_pickle=False, **arrays)
 
 

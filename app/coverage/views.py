@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from functools import lru_cache
-from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlencode
 
 from pydantic import BaseModel, ConfigDict, Field
 from sqlmodel import Session
 
+from app.coverage.expert_page import label
 from app.coverage.heatmap import Measure, Order, Scale
-from app.coverage.profile import Profile
-from app.coverage.summary import DEFAULT_FLOOR, Floor, balance, experts_reached, table_rows
-from app.errors import NotFound
-from app.facets import Facet, label_of, vocabulary
+from app.coverage.profile import FACET_COLUMNS, Profile
+from app.coverage.service import profile_of
+from app.coverage.summary import (
+    DEFAULT_FLOOR,
+    Floor,
+    balance,
+    concerns,
+    experts_reached,
+    table_rows,
+    tokens_missing,
+)
+from app.facets import Facet, vocabulary
 from app.jobs import service
 from app.jobs.views import JobRow, job_row
 from app.settings import Settings
 
-FILE = "coverage.npz"
 PAGE_ROWS = 32
+CHART_FIELDS = {*FACET_COLUMNS, "measure", "scale", "order"}
 
 
 class Sort(StrEnum):
@@ -41,23 +48,25 @@ class CoverageQuery(BaseModel):
     spoken_language: Annotated[str, Field(max_length=200)] = ""
     programming_language: Annotated[str, Field(max_length=200)] = ""
     domain: Annotated[str, Field(max_length=200)] = ""
+    source: Annotated[str, Field(max_length=200)] = ""
+    slice: Annotated[str, Field(max_length=200)] = ""
     measure: Measure = "tokens"
     scale: Scale = "linear"
     order: Order = "expert"
     floor: Annotated[int, Field(ge=0, le=10**9)] = DEFAULT_FLOOR.min_tokens
+    floor_percent: Annotated[float, Field(ge=0, le=100)] = 100 * DEFAULT_FLOOR.min_share
     sort: Sort = Sort.TOKENS
     descending: bool = False
     starved_only: bool = False
     page: Annotated[int, Field(ge=1, le=1_000_000)] = 1
 
-    def value_of(self, facet: Facet) -> str:
-        """The value asked for of a facet, empty for all."""
-        return str(getattr(self, facet.value))
+    def value_of(self, column: str) -> str:
+        """The value asked for of a facet column, empty for all."""
+        return str(getattr(self, column))
 
     def chart_address(self, job_id: str) -> str:
         """Where the heatmap of this query is fetched from."""
-        names = {"spoken_language", "programming_language", "domain", "measure", "scale", "order"}
-        return f"/jobs/{job_id}/coverage/chart?{urlencode(self.model_dump(include=names))}"
+        return f"/jobs/{job_id}/coverage/chart?{urlencode(self.model_dump(include=CHART_FIELDS))}"
 
 
 class FacetOption(BaseModel):
@@ -99,13 +108,15 @@ class CoverageView(BaseModel):
 
     job: JobRow
     query: CoverageQuery
-    options: dict[Facet, list[FacetOption]]
+    options: dict[str, list[FacetOption]]
     rows: int
     tokens: int
     top_k: int
     experts_reached: int
     experts_total: int
     starved: int
+    missing: int
+    concerns: list[str]
     layers: list[LayerBalanceRow]
     experts: list[ExpertRow]
     matching: int
@@ -130,13 +141,15 @@ def coverage_view(
     return CoverageView(
         job=job_row(job, settings),
         query=query,
-        options={facet: _options(whole, facet) for facet in Facet},
+        options={column: _options(whole, column) for column in FACET_COLUMNS},
         rows=len(profile.row_ids),
         tokens=profile.total_tokens,
         top_k=profile.top_k,
         experts_reached=reached,
         experts_total=total,
         starved=sum(layer.starved for layer in layers),
+        missing=tokens_missing(profile, floor),
+        concerns=concerns(profile, floor),
         layers=[LayerBalanceRow.model_validate(layer, from_attributes=True) for layer in layers],
         experts=found[(page - 1) * PAGE_ROWS : page * PAGE_ROWS],
         matching=len(found),
@@ -146,27 +159,17 @@ def coverage_view(
     )
 
 
-def profile_of(settings: Settings, job_id: str) -> Profile:
-    """The coverage a job measured. Raises NotFound while it has not."""
-    file = settings.jobs_dir / job_id / FILE
-    if not file.is_file():
-        raise NotFound(
-            f"Job {job_id} has no coverage: it is written when its step “Measure coverage” is done."
-        )
-    return _loaded(file, file.stat().st_mtime_ns)
-
-
 def filtered(profile: Profile, query: CoverageQuery) -> Profile:
     """The rows a query asks for. Raises ProfileRefused when there are none."""
-    for facet in Facet:
-        if value := query.value_of(facet):
-            profile = profile.where(facet.value, value)
+    for column in FACET_COLUMNS:
+        if value := query.value_of(column):
+            profile = profile.where(column, value)
     return profile
 
 
 def floor_of(query: CoverageQuery) -> Floor:
-    """Below how many tokens an expert is starved; the page asks in tokens alone."""
-    return Floor(min_tokens=query.floor, min_share=0.0)
+    """Below how many tokens, or what part of its layer's mean, an expert is starved."""
+    return Floor(min_tokens=query.floor, min_share=query.floor_percent / 100)
 
 
 def expert_rows(profile: Profile, query: CoverageQuery) -> list[ExpertRow]:
@@ -183,13 +186,12 @@ def expert_rows(profile: Profile, query: CoverageQuery) -> list[ExpertRow]:
     return sorted(rows, key=lambda row: getattr(row, query.sort), reverse=query.descending)
 
 
-@lru_cache(maxsize=4)
-def _loaded(file: Path, _changed: int) -> Profile:
-    return Profile.load(file)
-
-
-def _options(profile: Profile, facet: Facet) -> list[FacetOption]:
-    """The values of a facet the set has, those of the vocabulary in its order."""
-    known = {value: place for place, value in enumerate(vocabulary(facet))}
-    values = sorted(profile.values(facet.value), key=lambda v: (known.get(v, len(known)), v))
-    return [FacetOption(value=value, label=label_of(facet, value)) for value in values]
+def _options(profile: Profile, column: str) -> list[FacetOption]:
+    """The values of a column the set has, those of the vocabulary in its order."""
+    if column not in profile.facets:
+        return []
+    known: dict[str, int] = {}
+    if column in set(Facet):
+        known = {value: place for place, value in enumerate(vocabulary(Facet(column)))}
+    values = sorted(profile.values(column), key=lambda v: (known.get(v, len(known)), v))
+    return [FacetOption(value=value, label=label(column, value)) for value in values]

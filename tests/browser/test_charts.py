@@ -32,7 +32,7 @@ def test_hovering_says_who_feeds_an_expert(page: Page, site: Site) -> None:
     assert "Layer 0, expert 0" in text
     assert re.search(r"[\d,]+ tokens, [\d.]+% of the layer", text)
     assert re.search(r"Rank \d+ in its layer", text)
-    for facet in ("Spoken language", "Programming language", "Domain"):
+    for facet in ("Spoken language", "Programming language", "Domain", "Source"):
         assert facet in text
 
 
@@ -63,6 +63,50 @@ def test_the_table_is_sorted_and_paged_by_the_server(page: Page, site: Site) -> 
     expect(page.locator("#experts")).to_contain_text("page 2 of 6")
     assert page.evaluate("window.same")
     expect(page.locator("[data-chart]")).to_have_attribute("data-state", "drawn")
+
+
+def test_sorted_by_load_the_first_of_a_layer_has_rank_one(page: Page, site: Site) -> None:
+    page.goto(f"{site.url}/jobs/{site.seeded.jobs['succeeded']}/coverage?order=load&scale=log")
+    expect(page.locator("[data-chart]")).to_have_attribute("data-state", "drawn")
+    assert "Rank 1 in its layer" in hover(page, 0.5 / 32, 2.5 / 6)
+
+
+def test_a_cell_opens_its_expert_and_so_does_the_keyboard(page: Page, site: Site) -> None:
+    open_chart(page, site, "coverage")
+    hover(page, 7.5 / 32, 2.5 / 6)
+    page.mouse.down()
+    page.mouse.up()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Expert 7 of layer 2")
+    expect(page.get_by_role("heading", name="Rows that feed it most")).to_be_visible()
+    page.go_back()
+    link = page.locator("#experts").get_by_role("link", name=re.compile("^Expert")).first
+    name = link.get_attribute("aria-label")
+    link.focus()
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("heading", level=1)).to_have_text(str(name))
+
+
+def test_a_comparison_shows_both_sides_under_the_pointer(page: Page, site: Site) -> None:
+    open_chart(page, site, "coverage/compare")
+    text = hover(page, 0.5 / 32, 0.5 / 6)
+    assert "its held-out rows" in text
+    assert len(re.findall(r"[\d,]+ tokens, [\d.]+%", text)) == 2
+    page.get_by_label("Shows").select_option("tokens")
+    page.get_by_role("button", name="Compare").click()
+    expect(page).to_have_url(re.compile("measure=tokens"))
+    expect(page.locator("[data-chart]")).to_have_attribute("data-state", "drawn")
+
+
+def test_rows_are_chosen_and_saved_as_a_set(page: Page, site: Site) -> None:
+    page.goto(f"{site.url}/jobs/{site.seeded.jobs['succeeded']}/coverage")
+    page.get_by_role("link", name="Choose better rows").click()
+    page.get_by_label("Budget").fill("20000")
+    page.get_by_role("button", name="Choose", exact=True).click()
+    expect(page.get_by_role("heading", name="What it gains")).to_be_visible()
+    expect(page.locator("[data-chart]")).to_have_attribute("data-state", "drawn")
+    page.get_by_label("Name of the set").fill("Chosen in the browser")
+    page.get_by_role("button", name="Save these rows as a set").click()
+    expect(page.get_by_role("heading", level=1)).to_contain_text("Chosen in the browser")
 
 
 def test_the_error_chart_has_both_panels(page: Page, site: Site) -> None:

@@ -109,6 +109,8 @@ def test_counts_worked_out_by_hand(name: str, linear: bool) -> None:
     routing = count_routing(model, pack(rows, 16), 2)
     by_hand = [[2, 3, 1, 0], [2, 0, 1, 1]]
     assert routing.counts[:, 0].tolist() == [row + [0] * (experts - 4) for row in by_hand]
+    both = [[4, 2, 1, 1], [2, 3, 1, 0], [1, 1, 2, 0], [1, 0, 0, 1]]
+    assert routing.together[0, :4, :4].tolist() == both
 
 
 def test_layer_by_layer_counts_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,6 +121,7 @@ def test_layer_by_layer_counts_the_same(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(routing_module, "last_hidden", layer_by_layer)
     layers = count_routing(model, pack(rows, 16), len(rows))
     assert torch.equal(whole.counts, layers.counts)
+    assert torch.equal(whole.together, layers.together)
     torch.testing.assert_close(whole.mass, layers.mass)
     assert whole.activations is not None
     torch.testing.assert_close(whole.activations, layers.activations)

@@ -26,6 +26,9 @@ from workers.engine.calibration_rows import FACET_COLUMNS, CalibrationRows
 from workers.engine.device import compute_device
 from workers.engine.forward import Progress, last_hidden
 
+# After so many batches pairs counted in float32 are put aside.
+EXACT_PASSES = 64
+
 Routed = Callable[[int, torch.Tensor, torch.Tensor], None]
 
 
@@ -35,14 +38,16 @@ class RoutingCounts:
 
     ``counts`` int32 and ``mass`` float32, both [rows, MoE layers, experts]; ``mass`` is the sum
     of the router's weights for the tokens counted. ``layers`` are decoder layer indices.
-    ``activations`` float32 [rows, hidden] is the mean of each row's last hidden states, None
-    where it was not asked for.
+    ``together`` int64 [MoE layers, experts, experts] counts the tokens routed to both of two
+    experts; on its diagonal are the tokens of each. ``activations`` float32 [rows, hidden] is the
+    mean of each row's last hidden states, None where it was not asked for.
     """
 
     layers: tuple[int, ...]
     top_k: int
     counts: torch.Tensor
     mass: torch.Tensor
+    together: torch.Tensor
     activations: torch.Tensor | None = None
 
     @property
@@ -112,6 +117,10 @@ class RoutingTally:
         shape = (rows, len(layers), self._experts)
         self._counts = torch.zeros(shape, dtype=torch.int32)
         self._mass = torch.zeros(shape, dtype=torch.float32)
+        pairs = (len(layers), self._experts, self._experts)
+        self._together = torch.zeros(pairs, dtype=torch.float32, device=compute_device())
+        self._passes = 0
+        self._together_before = torch.zeros(pairs, dtype=torch.int64)
         self._first = 0
         self._row_of_token = torch.empty(0, dtype=torch.int64)
         self._of_batch: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
@@ -132,6 +141,9 @@ class RoutingTally:
         counts, mass = self._of_batch[position]
         counts.index_add_(0, cell, torch.ones_like(cell, dtype=torch.int32))
         mass.index_add_(0, cell, weights.float().flatten())
+        chosen = torch.zeros(len(indices), self._experts, device=cell.device)
+        chosen.scatter_(1, indices, 1.0)
+        self._together[position].addmm_(chosen.T, chosen)
 
     def result(self, activations: torch.Tensor | None = None) -> RoutingCounts:
         """The counts of all batches that ran."""
@@ -141,6 +153,7 @@ class RoutingTally:
             top_k=self._layers[0].top_k if self._layers else 0,
             counts=self._counts,
             mass=self._mass,
+            together=self._together_before + self._together.long().cpu(),
             activations=activations,
         )
 
@@ -154,6 +167,10 @@ class RoutingTally:
             self._counts[rows, position] += counts.view(-1, self._experts).cpu()
             self._mass[rows, position] += mass.view(-1, self._experts).cpu()
         self._of_batch.clear()
+        self._passes += 1
+        if self._passes % EXACT_PASSES == 0:  # float32 counts to 2²⁴ only
+            self._together_before += self._together.long().cpu()
+            self._together.zero_()
 
 
 @torch.no_grad()
@@ -194,8 +211,9 @@ def write_coverage(file: Path, routing: RoutingCounts, rows: CalibrationRows, mo
 
     Keys: ``counts`` uint16 (uint32 where a row is too long for it) and ``mass`` float32 [rows,
     layers, experts], ``layers`` int64, ``row_ids`` str, ``tokens`` int64 [rows], ``top_k`` int64,
-    one str array [rows] for each facet column ("" where a row has no value), ``model``, the
-    fingerprint of the model, and ``activations`` float16 [rows, hidden] where they were kept.
+    one str array [rows] for each facet column ("" where a row has no value), ``model`` and
+    ``set``, the fingerprint of the model and the id of the set, ``together`` uint32 [layers,
+    experts, experts], and ``activations`` float16 [rows, hidden] where they were kept.
     """
     facets = {
         name: np.array([row.facets.get(name, "") for row in rows.rows], dtype=np.str_)
@@ -211,6 +229,8 @@ def write_coverage(file: Path, routing: RoutingCounts, rows: CalibrationRows, mo
         "tokens": np.asarray([len(row.input_ids) for row in rows.rows], dtype=np.int64),
         "top_k": np.asarray(routing.top_k, dtype=np.int64),
         "model": np.asarray(model, dtype=np.str_),
+        "set": np.asarray(rows.id, dtype=np.str_),
+        "together": routing.together.numpy().astype(np.uint32),
         **facets,
     }
     if routing.activations is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from app.coverage.profile import FACET_COLUMNS, Profile
+from app.facets import DOMAINS, PROGRAMMING_LANGUAGES, SPOKEN_LANGUAGES
 
 ROWS = [
     {"id": "a", "tokens": 6, "programming_language": "Rust", "domain": "code", "slice": "code"},
@@ -45,12 +46,18 @@ def dense() -> Profile:
 
 
 def large(layers: int, experts: int, rows: int = 300) -> Profile:
+    """A large model on a set in which nothing goes with anything: no pattern helps to pack it."""
     chance = np.random.default_rng(1)
-    counts = chance.poisson(3, (rows, layers, experts)).astype(np.uint32)
-    languages = np.array(["Rust", "Go", "Haskell", "C++", "COBOL"])
-    facets = {name: np.full(rows, "") for name in FACET_COLUMNS}
-    facets["programming_language"] = languages[chance.integers(0, 5, rows)]
-    facets["domain"] = np.full(rows, "code")
+    taste = np.exp(1.5 * chance.standard_normal((layers, experts)))
+    counts = chance.poisson(100 * taste, (rows, layers, experts)).astype(np.uint16)
+    facets = {name: np.full(rows, "", dtype="<U30") for name in FACET_COLUMNS}
+    for name, values in (
+        ("programming_language", PROGRAMMING_LANGUAGES),
+        ("spoken_language", list(SPOKEN_LANGUAGES)),
+        ("domain", list(DOMAINS)),
+        ("source", [f"source-{number}" for number in range(20)]),
+    ):
+        facets[name] = np.array(values)[chance.integers(0, len(values), rows)]
     return Profile(
         counts=counts,
         mass=counts.astype(np.float32),
