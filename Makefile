@@ -78,6 +78,10 @@ demo-model: install ## Train demo/model again, with the same seed (half an hour)
 bench-engine: install ## Stock AWQ against ours: CPU time, cached activations, weights
 	$(BIN)/python -m bench.engine $(ARGS)
 
+.PHONY: bench-composition
+bench-composition: install ## Live totals, index and build of calibration sets
+	$(BIN)/python -m bench.composition $(ARGS)
+
 .PHONY: bench-quality
 bench-quality: install ## Held-out KL by statistics and search over five seeds (three quarters of an hour)
 	$(BIN)/python -m bench.quality --results .quality.json $(ARGS)

@@ -65,6 +65,8 @@ def pages_of(url: str) -> dict[str, str]:
         for name, kind in (("set", "sets"), ("model", "models"), ("checkpoint", "checkpoints")):
             if found := client.get(f"/{kind}").json()[kind]:
                 pages[name] = f"/{kind}/{found[0]['id']}"
+        if "set" in pages:
+            pages["set-rows"] = f"{pages['set']}/rows"
         done = client.get("/jobs?state=succeeded").json()["jobs"]
         if len(done) > 1:
             pages["compare"] = f"/compare?jobs={done[1]['id']},{done[0]['id']}"

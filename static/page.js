@@ -46,11 +46,51 @@
   // --- A slider and its number box ------------------------------------------------------------
   document.addEventListener("input", (event) => {
     const box = event.target.closest("[data-weight]");
-    if (!box) return;
-    for (const other of box.querySelectorAll("input")) {
+    if (!box || event.target.closest("[data-lock]")) return;
+    for (const other of box.querySelectorAll("input:not([data-lock])")) {
       if (other !== event.target) other.value = event.target.value;
     }
   }, true);
+
+  // --- A locked slice keeps its share of the budget while other weights move --------------------
+  function weighted() {
+    return [...document.querySelectorAll("[data-weight]")]
+      .filter((field) => field.closest("fieldset").querySelector("[data-kind] select").value === "weight")
+      .map((field) => ({
+        lock: field.querySelector("[data-lock]"),
+        inputs: [...field.querySelectorAll("input:not([data-lock])")],
+        weight: Math.max(Number(field.querySelector("input.n").value) || 0, 0),
+      }));
+  }
+
+  function rememberShares() {
+    const slices = weighted();
+    const whole = slices.reduce((sum, slice) => sum + slice.weight, 0);
+    for (const { lock, inputs, weight } of slices) {
+      for (const input of inputs) input[input.type === "range" ? "disabled" : "readOnly"] = lock.checked;
+      if (!lock.checked) delete lock.dataset.share;
+      else if (!lock.dataset.share && whole) lock.dataset.share = weight / whole;
+    }
+  }
+
+  function keepShares() {
+    const slices = weighted();
+    const locked = slices.filter((slice) => slice.lock.checked);
+    const free = slices.filter((slice) => !slice.lock.checked).reduce((sum, slice) => sum + slice.weight, 0);
+    const kept = locked.reduce((sum, slice) => sum + Number(slice.lock.dataset.share), 0);
+    if (!locked.length || !free || kept >= 1) return;
+    for (const { lock, inputs } of locked) {
+      const weight = Number(lock.dataset.share) * free / (1 - kept);
+      for (const input of inputs) input.value = Number(weight.toPrecision(6));
+    }
+  }
+
+  for (const kind of ["focusin", "pointerdown"]) document.addEventListener(kind, rememberShares, true);
+  document.addEventListener("change", (event) => { if (event.target.closest("[data-lock]")) rememberShares(); });
+  document.addEventListener("input", (event) => {
+    if (event.target.closest("[data-weight]") && !event.target.closest("[data-lock]")) keepShares();
+  });
+  rememberShares();
 
   // --- All or none of a group of boxes --------------------------------------------------------
   document.addEventListener("click", (event) => {
@@ -66,7 +106,7 @@
     const group = event.target.closest("details[data-picks]");
     if (!group) return;
     const count = group.querySelectorAll("input[type=checkbox]:checked").length;
-    group.querySelector("[data-count]").textContent = count ? `${count} chosen` : "any";
+    group.querySelector("[data-count]").textContent = count ? `${count} chosen` : (group.dataset.unticked ?? "any");
   });
 
   // --- A stream that broke says so ------------------------------------------------------------

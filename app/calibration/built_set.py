@@ -93,7 +93,7 @@ class SliceReport(BaseModel):
 
     name: str
     budget: int | None
-    asked_rows: int | None
+    asked_rows: int | None = None
     tokens: int
     rows: int
     cut_tokens: int = 0

@@ -24,6 +24,10 @@ from app.calibration.spec import SetSpec
 from app.calibration.starter import software_engineer
 from app.console import Json, complain, installed, say, tell, wide
 from app.settings import Settings
+from app.sources.catalogue import entries_of
+from app.sources.entry import SourceEntry
+from app.sources.pinning import at_revision
+from app.sources.starter_corpus import PACKS
 
 STARTER = "starter"
 
@@ -101,6 +105,7 @@ def build_for(
             index_dir=settings.index_dir,
             sources_dir=settings.sources_dir,
             revisions=revisions,
+            entries=_entries(session, spec, revisions or {}),
             progress=advance,
         )
 
@@ -115,6 +120,13 @@ def find_spec(session: Session, name: str) -> SetSpec:
     if session.get(CalibrationSet, name) or not Path(name).is_file():
         return service.spec_of(service.get_set(session, name))
     return read_for(session, Path(name).read_bytes(), name).spec
+
+
+def _entries(session: Session, spec: SetSpec, revisions: Mapping[str, str]) -> list[SourceEntry]:
+    """The catalogue's entries of a composition's sources, so that rows that are not here are
+    fetched, at the revision a manifest names."""
+    names = [name for name in spec.sources if name not in PACKS]
+    return [at_revision(entry, revisions.get(entry.name)) for entry in entries_of(session, names)]
 
 
 def model_directory(session: Session, model: str) -> Path:

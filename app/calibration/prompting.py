@@ -32,12 +32,16 @@ class Assigned:
         """The facet of the value."""
         return self.prompt.facet
 
+    @property
+    def label(self) -> str | None:
+        """The value as a person reads it."""
+        if self.value is None or self.facet is None:
+            return None
+        return label_of(self.facet, self.value)
+
     def words(self, row: Mapping[str, Any]) -> str:
         """The words put before a row. Raises PromptRefused."""
-        value = self.value
-        if value is not None and self.facet is not None:
-            value = label_of(self.facet, value)
-        return PromptTemplate(self.prompt.template).render(row, value)
+        return PromptTemplate(self.prompt.template).render(row, self.label)
 
     def before(self, row: Mapping[str, Any], messages: Sequence[Message]) -> list[Message]:
         """The row's conversation with its prompt. A passage without a conversation is the answer

@@ -22,12 +22,14 @@ from app.calibration.spec import SetSpec
 from app.calibration.views import (
     ComposeView,
     SetListView,
+    SetRowsView,
     SetView,
     TotalsView,
     compose_view,
     model_choices,
     refused_fields,
     set_list,
+    set_rows_view,
     set_view,
     starter,
     totals_view,
@@ -135,6 +137,20 @@ def set_page(
     view = set_view(session, settings, set_id, model)
     table = Table(f"set-{view.id}", FACET_COLUMNS, _facet_rows(view.totals))
     return answer(request, view, "sets/show.html", table=table)
+
+
+@router.get("/sets/{set_id}/rows", response_model=SetRowsView)
+def set_rows_page(
+    request: Request,
+    session: SessionDep,
+    settings: SettingsDep,
+    set_id: str,
+    model: str | None = None,
+    page: Annotated[int, Query(ge=1)] = 1,
+) -> Response:
+    """The rows of a set as a model sees them, by turn, with what is cut."""
+    view = set_rows_view(session, settings, set_id, model, page)
+    return answer(request, view, "sets/rows.html")
 
 
 def _submitted_spec(submission: Submission) -> tuple[SetSpec | None, str, dict[str, str]]:

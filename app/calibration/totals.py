@@ -43,7 +43,7 @@ class Shortfall(BaseModel):
     asked: int
     got: int
     available: int
-    unit: Unit
+    unit: Unit = "tokens"
     sentence: str
 
     @classmethod

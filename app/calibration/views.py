@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
 from pydantic import BaseModel
@@ -10,10 +11,12 @@ from sqlmodel import Session
 
 from app.base_models import service as base_models
 from app.calibration import service
-from app.calibration.composition import preview
+from app.calibration.built_set import BuiltSet
+from app.calibration.comparing import builds_of
 from app.calibration.file_views import SetFiles, set_files
 from app.calibration.forms import SetFields, read_spec
 from app.calibration.models import CalibrationSet
+from app.calibration.rendered_rows import RowsPage, rendered_page
 from app.calibration.set_sources import MissingSource, missing_sources
 from app.calibration.spec import SetSpec
 from app.calibration.starter import software_engineer
@@ -23,10 +26,10 @@ from app.facets import Facet, label_of, vocabulary
 from app.recipes import service as recipes
 from app.recipes.schema import DEFAULT_PRESET, PRESETS, Recipe
 from app.settings import Settings
-from app.sources.rows import load_rows
+from app.sources.catalogue import SourceState, list_sources
 
 SAMPLE_ROWS = 6
-SAMPLE_CHARACTERS = 600
+PAGE_ROWS = 10
 
 
 class SetRow(BaseModel):
@@ -91,28 +94,42 @@ class ComposeView(BaseModel):
     totals: TotalsView
 
 
-class SampleRow(BaseModel):
-    """One row of the set, its text shortened to ``SAMPLE_CHARACTERS``."""
+class BuiltVersion(BaseModel):
+    """A set built of a composition for one tokenizer and template; ``built_at`` of its manifest."""
 
-    row_id: str
-    slice: str
-    tokens: int | None
-    source: str
-    license: str
-    facets: dict[Facet, str]
-    text: str
-    is_cut: bool
+    id: str
+    rows: int
+    tokens: int
+    cut_tokens: int
+    set_aside: int
+    tokenizer: str
+    template: str
+    built_at: datetime
+
+
+class SetRowsView(BaseModel):
+    """The rows of a set as a model sees them, a page at a time."""
+
+    id: str
+    name: str
+    model_id: str | None
+    models: list[ModelChoice]
+    max_length: int
+    rows: RowsPage | None
+    problem: str | None = None
 
 
 class SetView(BaseModel):
-    """One set: what it asks for, what the sources give, sample rows, and what can start."""
+    """One set: what it asks for, what the sources give, sample rows, and what can start.
+    ``samples`` is None, and ``totals`` says why, where nothing can be rendered."""
 
     id: str
     name: str
     created_at: datetime
     spec: SetSpec
     totals: TotalsView
-    samples: list[SampleRow]
+    samples: RowsPage | None
+    versions: list[BuiltVersion]
     models: list[ModelChoice]
     model_id: str | None
     recipes: list[RecipeChoice]
@@ -123,6 +140,16 @@ class SetView(BaseModel):
 def starter(settings: Settings) -> SetSpec:
     """The ready composition, over the sources this installation uses."""
     return software_engineer(settings.corpus_packs)
+
+
+def source_names(session: Session, settings: Settings, chosen: Sequence[str] = ()) -> list[str]:
+    """The sources to compose from: those in use whose rows are here, and those chosen already."""
+    ready = [
+        source.name
+        for source in list_sources(session, settings)
+        if source.in_use and source.state is SourceState.READY
+    ]
+    return list(dict.fromkeys([*ready, *chosen]))
 
 
 def set_list(session: Session) -> SetListView:
@@ -146,7 +173,7 @@ def compose_view(
         errors=errors or {},
         choices={facet: _choices(facet, available) for facet in Facet},
         models=models,
-        sources=list(settings.corpus_packs),
+        sources=source_names(session, settings, fields.sources),
         totals=counted,
     )
 
@@ -200,7 +227,8 @@ def set_view(
         created_at=saved.created_at,
         spec=spec,
         totals=totals_view(session, settings, spec, model_id or ""),
-        samples=_samples(session, settings, spec, model_id),
+        samples=_rendered(session, settings, spec, model_id, 1, SAMPLE_ROWS),
+        versions=built_versions(settings, spec),
         models=models,
         model_id=model_id,
         recipes=recipe_choices(session),
@@ -256,30 +284,67 @@ def _choices(facet: Facet, counted: Totals | None) -> list[ValueChoice]:
     ]
 
 
-def _samples(
-    session: Session, settings: Settings, spec: SetSpec, model_id: str | None
-) -> list[SampleRow]:
-    """The first rows of the set: it is in random order, so they are a sample of it."""
+def set_rows_view(
+    session: Session, settings: Settings, set_id: str, model_id: str | None, page: int
+) -> SetRowsView:
+    """A page of a set's rows, rendered for a model (by default the newest). Raises NotFound."""
+    saved = service.get_set(session, set_id)
+    spec = service.spec_of(saved)
+    models = model_choices(session)
+    if model_id is None and models:
+        model_id = models[0].id
+    view = SetRowsView(
+        id=saved.id,
+        name=saved.name,
+        model_id=model_id,
+        models=models,
+        max_length=spec.max_length,
+        rows=None,
+    )
     if model_id is None:
-        return []
+        view.problem = "A model comes first: its chat template renders the rows."
+        return view
     try:
-        model = base_models.get_model(session, model_id)
-        pool = service.index_for(settings, spec, Path(model.path)).pool(spec)
-    except CalibrantError:
-        return []
-    composition = preview(spec, pool)
-    rows = {row["id"]: row for row in load_rows(service.files_of(settings, spec), spec.split)}
-    picked = zip(composition.row_ids, composition.slice_names, composition.rows, strict=True)
-    return [
-        SampleRow(
-            row_id=row_id,
-            slice=slice_name,
-            tokens=int(pool.tokens[position]),
-            source=rows[row_id]["source"],
-            license=rows[row_id]["license"],
-            facets={facet: rows[row_id][facet.value] for facet in Facet if rows[row_id][facet]},
-            text=rows[row_id]["text"][:SAMPLE_CHARACTERS],
-            is_cut=len(rows[row_id]["text"]) > SAMPLE_CHARACTERS,
-        )
-        for row_id, slice_name, position in list(picked)[:SAMPLE_ROWS]
-    ]
+        view.rows = _page(session, settings, spec, model_id, page, PAGE_ROWS)
+    except CalibrantError as error:
+        view.problem = error.sentence
+    return view
+
+
+def built_versions(settings: Settings, spec: SetSpec) -> list[BuiltVersion]:
+    """The sets that were built of a composition, the newest first."""
+    return [_version(built) for built in builds_of(settings, spec)]
+
+
+def _version(built: BuiltSet) -> BuiltVersion:
+    written = built.manifest_file.stat().st_mtime
+    return BuiltVersion(
+        id=built.id,
+        rows=built.rows,
+        tokens=built.tokens,
+        cut_tokens=built.report.cut_tokens,
+        set_aside=len(built.set_aside),
+        tokenizer=str(built.identity["tokenizer_sha256"]),
+        template=str(built.identity["template_sha256"]),
+        built_at=datetime.fromtimestamp(written, UTC),
+    )
+
+
+def _rendered(
+    session: Session, settings: Settings, spec: SetSpec, model_id: str | None, page: int, rows: int
+) -> RowsPage | None:
+    if model_id is None:
+        return None
+    try:
+        return _page(session, settings, spec, model_id, page, rows)
+    except CalibrantError:  # the totals beside it say the same sentence
+        return None
+
+
+def _page(
+    session: Session, settings: Settings, spec: SetSpec, model_id: str, page: int, rows: int
+) -> RowsPage:
+    directory = Path(base_models.get_model(session, model_id).path)
+    index = service.index_for(settings, spec, directory)
+    files = service.files_of(settings, spec)
+    return rendered_page(spec, index, files, directory, page, rows)

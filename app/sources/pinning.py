@@ -22,6 +22,14 @@ def pinned_entries(files: Iterable[RowsFile]) -> list[SourceEntry]:
     return [_pinned(file) for file in files if file.source not in PACKS]
 
 
+def at_revision(entry: SourceEntry, revision: str | None) -> SourceEntry:
+    """An entry of the catalogue held to one revision of its rows, a data set of the hub to its
+    commit; as it is without one."""
+    if revision is None or not isinstance(entry.origin, HubOrigin):
+        return entry
+    return _of_commit(entry, entry.origin, revision.partition("-")[0])
+
+
 def fetch_missing(
     entries: Iterable[SourceEntry], sources_dir: Path, revisions: Mapping[str, str] | None = None
 ) -> None:
@@ -40,8 +48,12 @@ def _pinned(file: RowsFile) -> SourceEntry:
     entry = manifest.entry
     if not isinstance(entry.origin, HubOrigin):
         return entry
-    origin = entry.origin.model_copy(update={"revision": manifest.commit})
-    return entry.model_copy(update={"origin": origin})
+    return _of_commit(entry, entry.origin, manifest.commit)
+
+
+def _of_commit(entry: SourceEntry, origin: HubOrigin, commit: str) -> SourceEntry:
+    pinned = origin.model_copy(update={"revision": commit})
+    return entry.model_copy(update={"origin": pinned})
 
 
 def _is_here(source: str, revision: str, sources_dir: Path) -> bool:

@@ -55,6 +55,51 @@ def test_slider_and_number_are_one_weight(page: Page, site: Site) -> None:
     expect(row).to_contain_text("10,909")  # 10 of 55 parts of 60,000
 
 
+def test_a_locked_slice_keeps_its_share_while_others_move(page: Page, site: Site) -> None:
+    open_composer(page, site)
+    second = page.get_by_role("group", name="Slice 2")
+    second.get_by_label("lock the share of slice 2").check()
+    expect(page.locator("#slice-1-weight")).not_to_be_editable()
+    page.locator("#slice-0-weight").fill("5")
+    expect(page.locator("#slice-1-weight")).to_have_value("7.5")  # 20 of 100, as 7.5 of 37.5
+    row = page.locator("#totals").get_by_role("row", name=re.compile("^Text in 12"))
+    expect(row).to_contain_text("12,000")
+    page.get_by_role("button", name="Add a slice").click()
+    expect(page.get_by_role("group", name="Slice 4")).to_be_visible()
+    page.locator("#slice-0-weight").fill("54")
+    expect(page.locator("#slice-1-weight")).not_to_have_value("7.5")
+
+
+def test_a_slice_counts_tokens_or_rows_as_it_is_told(page: Page, site: Site) -> None:
+    open_composer(page, site)
+    totals = page.locator("#totals")
+    row = totals.get_by_role("row", name=re.compile("^Text in 12"))
+    expect(page.locator("#slice-1-amount")).to_be_hidden()
+    page.locator("#slice-1-kind").select_option("rows")
+    expect(page.locator("#slice-1-weight")).to_be_hidden()
+    page.locator("#slice-1-amount").fill("24")
+    expect(row).to_contain_text("24 rows")
+    page.locator("#slice-1-kind").select_option("tokens")
+    page.locator("#slice-1-amount").fill("6,000")
+    expect(row).to_contain_text("6,000")
+    page.get_by_label("Budget").fill("5000")
+    expect(totals).to_contain_text("more than the set's budget of 5,000 tokens")
+
+
+def test_rows_are_previewed_page_by_page(page: Page, site: Site) -> None:
+    page.goto(f"{site.url}/sets/{site.seeded.set_id}")
+    page.get_by_role("link", name=re.compile("^All [0-9,]+ rows")).click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Rows as the model sees them")
+    rows = page.locator(".sample")
+    expect(rows).to_have_count(10)
+    expect(rows.first.locator(".turn-assistant b")).to_have_text("assistant")
+    expect(page.locator("bdi.cut").first).to_contain_text("tokens cut")
+    first = rows.first.get_by_role("region").inner_text()
+    page.get_by_role("link", name="Next").click()
+    expect(page.get_by_text("page 2 of")).to_be_visible()
+    assert rows.first.get_by_role("region").inner_text() != first
+
+
 def test_slices_come_and_go_and_keep_what_was_typed(page: Page, site: Site) -> None:
     open_composer(page, site)
     page.get_by_label("Name").first.fill("My own set")

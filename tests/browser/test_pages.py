@@ -13,6 +13,7 @@ PAGES = {
     "sets": "/sets",
     "compose": "/sets/new",
     "set": "/sets/{set_id}",
+    "rows of a set": "/sets/{set_id}/rows",
     "models": "/models",
     "model": "/models/{model_id}",
     "recipes": "/recipes",

@@ -8,10 +8,18 @@ from pathlib import Path
 import pytest
 from fastapi.testclient import TestClient
 
+from app.calibration.building import build_set
 from app.calibration.forms import fields_of_form, fields_of_spec, read_spec
+from app.calibration.spec import SetSpec
 from app.calibration.views import starter
 from app.settings import Settings
 from tests.seed import small_spec, write_model
+
+KINDS = ("truncation", "min_tokens", "duplicates", "packing", "reasoning", "kept")
+OF_SLICE = (
+    "name", "kind", "weight", "amount", "balance", "sources", "prompt", "prompt_facet",
+    "prompt_values", "kept",
+)  # fmt: skip
 
 
 def form_of(spec, model_id: str = "") -> dict[str, str | list[str]]:
@@ -19,12 +27,10 @@ def form_of(spec, model_id: str = "") -> dict[str, str | list[str]]:
     fields = fields_of_spec(spec, model_id)
     form: dict[str, str | list[str]] = {
         name: getattr(fields, name)
-        for name in ("name", "token_budget", "max_length", "seed", "sources", "model_id")
+        for name in ("name", "token_budget", "max_length", "seed", "sources", "model_id", *KINDS)
     }
     for number, part in enumerate(fields.slices):
-        form[f"slice-{number}-name"] = part.name
-        form[f"slice-{number}-weight"] = part.weight
-        form[f"slice-{number}-balance"] = part.balance
+        form |= {f"slice-{number}-{name}": getattr(part, name) for name in OF_SLICE}
         for facet, values in part.facets.items():
             form[f"slice-{number}-{facet.value}"] = values
     return form
@@ -52,6 +58,73 @@ def test_without_a_model_the_composer_says_what_is_missing(client: TestClient, h
 def test_a_form_and_its_composition_are_the_same(settings: Settings) -> None:
     spec = starter(settings)
     assert read_spec(fields_of_spec(spec, "")) == (spec, {})
+
+
+EVERYTHING = SetSpec.model_validate(
+    {
+        "name": "everything",
+        "token_budget": 9000,
+        "max_length": 300,
+        "truncation": "middle",
+        "min_tokens": 20,
+        "duplicates": "drop",
+        "packing": True,
+        "reasoning": "inline",
+        "sources": ["permissive", "copyleft"],
+        "notes": ["from a file"],
+        "extra": {"shuffle": True},
+        "slices": [
+            {"name": "a", "weight": 0.1 + 0.2, "sources": ["copyleft"], "extra": {"line": 3}},
+            {
+                "name": "b",
+                "rows": 7,
+                "balance": "domain",
+                "prompt": {
+                    "template": "Answer in {{ value }}.\n***\n",
+                    "facet": "spoken_language",
+                    "values": ["ar", "he"],
+                },
+            },
+            {"name": "c", "tokens": 900, "facets": {"programming_language": ["Rust", "C"]}},
+            {"name": "d", "rows": "all", "row_ids": ["0001", "0002"]},
+        ],
+    }
+)
+
+
+def test_a_form_carries_all_that_a_composition_can_say(client: TestClient, html: dict) -> None:
+    assert read_spec(fields_of_spec(EVERYTHING, "")) == (EVERYTHING, {})
+    form = form_of(EVERYTHING)
+    form["slice-1-prompt"] = form["slice-1-prompt"].replace("\n", "\r\n")  # as browsers send it
+    location = client.post("/sets", data=form, headers=html).headers["location"]
+    assert SetSpec.model_validate(client.get(location).json()["spec"]) == EVERYTHING
+
+
+def test_rows_are_shown_as_the_model_sees_them(
+    client: TestClient, html: dict, model_id: str
+) -> None:
+    spec = small_spec().model_copy(update={"max_length": 64, "truncation": "head"})
+    saved = client.post("/sets", json=spec.model_dump(mode="json")).json()
+    page = client.get(f"/sets/{saved['id']}/rows", headers=html).text
+    assert re.search(r"page 1 of \d+", page)
+    assert "tokens cut</bdi>" in page
+    assert '<span class="turn turn-assistant">' in page
+    first = client.get(f"/sets/{saved['id']}/rows", params={"model": model_id}).json()["rows"]
+    second = client.get(f"/sets/{saved['id']}/rows", params={"page": 2}).json()["rows"]
+    assert first["total"] == second["total"] > 20
+    assert not {row["row_id"] for row in first["rows"]} & {row["row_id"] for row in second["rows"]}
+    assert client.get("/sets/none/rows", headers=html).status_code == 404
+
+
+def test_a_set_names_what_was_built_from_it(
+    client: TestClient, html: dict, settings: Settings, tmp_path: Path, model_id: str
+) -> None:
+    saved = client.post("/sets", json=small_spec().model_dump(mode="json")).json()
+    assert saved["versions"] == []
+    built = build_set(small_spec(), tokenizer_dir=tmp_path / "tiny", sets_dir=settings.sets_dir)
+    [version] = client.get(f"/sets/{saved['id']}", params={"model": model_id}).json()["versions"]
+    assert (version["id"], version["rows"]) == (built.id, built.rows)
+    assert built.id in client.get(f"/sets/{saved['id']}", headers=html).text
 
 
 def test_a_form_becomes_a_set_with_a_page(client: TestClient, html: dict, model_id: str) -> None:
@@ -92,6 +165,12 @@ def test_a_program_saves_a_set_with_json_and_reads_its_facets_as_csv(
         ("slice-0-weight", "nan", "weight above 0"),
         ("slice-1-name", "Systems languages", "give each its own name"),
         ("slice-0-balance", "colour", "Choose a facet"),
+        ("slice-1-kind", "tokens", "Give a whole number of tokens"),
+        ("slice-1-kind", "rows", "Give a whole number of rows"),
+        ("min_tokens", "-1", "0 or more"),
+        ("truncation", "sideways", "Choose from the list"),
+        ("slice-0-sources", ["elsewhere"], "is not ticked among the set"),
+        ("slice-0-prompt_values", ["ar"], "which facet they are of"),
         ("slice-0-programming_language", ["Pony"], "matches no row"),
     ],
 )
@@ -104,6 +183,8 @@ def test_bad_input_comes_back_with_everything_kept(
     sentence: str,
 ) -> None:
     form = form_of(small_spec(), model_id) | {field: value}
+    if field == "slice-0-prompt_values":
+        form["slice-0-prompt"] = "In {{ value }}."
     refused = client.post("/sets", data=form, headers=html)
     assert refused.status_code == 422
     assert sentence in refused.text
