@@ -32,6 +32,9 @@ from app.sources.unpacking import (
 # thousand tokens.
 PASSAGE = 8_000
 PARQUET_BATCH = 64
+# A column's dictionary can hold one huge value that every row names: unpacked it would be there
+# once for each row of a batch.
+BATCH_BYTES = 500_000_000
 MOST_COLUMNS = 2_000
 
 
@@ -191,7 +194,7 @@ def _parquet_rows(path: Path, name: str, limits: Limits) -> Iterator[RawRow]:
                     f"{name} unpacks to more than {limits.unpacked:,} bytes, which is the limit "
                     "(CALIBRANT_UNPACKED_BYTES)."
                 )
-            for batch in file.iter_batches(PARQUET_BATCH):
+            for batch in file.iter_batches(batch_rows(file.metadata)):
                 for cells in batch.to_pylist():
                     number += 1
                     yield RawRow(number, cells)
@@ -200,3 +203,12 @@ def _parquet_rows(path: Path, name: str, limits: Limits) -> Iterator[RawRow]:
         raise Refused(
             f"{name} cannot be read as Parquet after row {number:,}: {said[:200]}."
         ) from error
+
+
+def batch_rows(metadata: Any) -> int:
+    """Rows to read of a Parquet file at once, so that a batch holds no more than ``BATCH_BYTES``
+    even where every value of a column is as large as the column."""
+    groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
+    columns = [group.column(i) for group in groups for i in range(group.num_columns)]
+    largest = max((column.total_uncompressed_size for column in columns), default=1)
+    return max(1, min(PARQUET_BATCH, BATCH_BYTES // max(1, largest)))

@@ -7,6 +7,7 @@ import json
 import re
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -42,12 +43,16 @@ class DataSet:
 
 @dataclass
 class StandIn:
-    """What the hub holds and how it fails. ``failures`` are answered first, one a request;
-    ``breaks`` end a whole file's answer after so many bytes, ``range_breaks`` that of a part of
-    one, one a request."""
+    """What the hub holds and how it fails.
+
+    ``failures`` are answered first, one a request; ``stalls`` are seconds of silence before a
+    file's answer; ``breaks`` end a whole file's answer after so many bytes, ``range_breaks`` that
+    of a part of one, one a request.
+    """
 
     sets: dict[str, DataSet] = field(default_factory=dict)
     failures: list[int] = field(default_factory=list)
+    stalls: list[float] = field(default_factory=list)
     breaks: list[int] = field(default_factory=list)
     range_breaks: list[int] = field(default_factory=list)
     requests: list[str] = field(default_factory=list)
@@ -103,6 +108,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.state.requests.append(f"{self.command} {self.path}")
         if token := self.headers.get("authorization"):
             self.state.tokens.add(token)
+        if self.state.stalls and "/resolve/" in self.path:
+            time.sleep(self.state.stalls.pop(0))
         if self.state.failures:
             self._say(self.state.failures.pop(0), {"error": "try later"})
             return

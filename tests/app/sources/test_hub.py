@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -214,6 +215,17 @@ def test_a_broken_stream_is_read_on(ask: Callable, hub: StandIn) -> None:
     said = ask(rows_limit=50, streaming=True, buffer_rows=50)
     assert hub.range_breaks == []
     assert len(said["rows"]) == 50
+
+
+def test_a_hub_that_falls_silent_is_asked_again(hub: StandIn, tmp_path: Path) -> None:
+    given = {"HF_HUB_DOWNLOAD_TIMEOUT": "1", "HF_HUB_ETAG_TIMEOUT": "1"}
+    entry = {"name": "chats", "origin": {"kind": "hub", "id": "me/chats", "subset": "hard"}} | CHATS
+    hub.stalls.append(5.0)
+    with process(tmp_path, HF_ENDPOINT=hub.url, **given) as ask:
+        started = time.monotonic()
+        assert len(ask(entry, sources_dir=str(tmp_path / "sources"))["rows"]) == 7
+    assert hub.stalls == []
+    assert time.monotonic() - started < 60
 
 
 def test_a_gated_data_set_needs_the_token(ask: Callable, hub: StandIn) -> None:

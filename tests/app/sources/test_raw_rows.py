@@ -16,8 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.errors import Refused
+from app.sources import raw_rows as module
 from app.sources.file_kinds import kind_of, safe_name
-from app.sources.raw_rows import PASSAGE, raw_rows
+from app.sources.raw_rows import PASSAGE, batch_rows, raw_rows
 from app.sources.unpacking import LONGEST_LINE, Limits
 
 ROWS = [
@@ -179,6 +180,22 @@ def test_a_parquet_that_unpacks_to_too_much_is_refused(tmp_path: Path) -> None:
     assert len(sink.getvalue()) < 200_000
     said = refusal(tmp_path, "a.parquet", sink.getvalue(), limits=Limits(unpacked=1_000_000))
     assert "unpacks to more than" in said
+
+
+def test_a_huge_value_that_every_row_names_is_unpacked_for_few_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "BATCH_BYTES", 20_000_000)
+    size, count = 6_000_000, 20
+    values = pa.array(["x" * size], pa.large_string())
+    column = pa.DictionaryArray.from_arrays(pa.array([0] * count, pa.int32()), values)
+    file = tmp_path / "a.parquet"
+    with pq.ParquetWriter(file, pa.schema([("text", column.type)]), compression="zstd") as writer:
+        writer.write_table(pa.table({"text": column}))
+    assert file.stat().st_size < 100_000
+    assert batch_rows(pq.read_metadata(file)) == 3
+    rows = list(raw_rows(file, "a.parquet", "utf-8", Limits()))
+    assert [len(row.cells["text"]) for row in rows] == [size] * count
 
 
 @pytest.mark.parametrize(
