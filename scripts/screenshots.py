@@ -67,6 +67,7 @@ def pages_of(url: str) -> dict[str, str]:
                 pages[name] = f"/{kind}/{found[0]['id']}"
         if "set" in pages:
             pages["set-rows"] = f"{pages['set']}/rows"
+            pages["audit"] = f"{pages['set']}/audit"
         done = client.get("/jobs?state=succeeded").json()["jobs"]
         if len(done) > 1:
             pages["compare"] = f"/compare?jobs={done[1]['id']},{done[0]['id']}"

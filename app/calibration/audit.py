@@ -145,7 +145,7 @@ class _Counted:
         self.lines.add(row)
 
     def _value(self, facet: Facet, value: str) -> ValueTruth:
-        label = value if value == NOT_KNOWN else label_of(facet, value)
+        label = "Code, not told" if value == NOT_KNOWN else label_of(facet, value)
         return self.values[facet].setdefault(value, ValueTruth(value=value, label=label))
 
     def _add_labels(self, row: AuditedRow) -> None:
@@ -261,11 +261,7 @@ class _Counted:
         return {
             facet: sorted(
                 filter(_is_something, values.values()),
-                key=lambda t: (
-                    -max(t.found_tokens or 0, t.labelled_tokens),
-                    -t.named_rows,
-                    t.value,
-                ),
+                key=_by_weight,
             )
             for facet, values in self.values.items()
         }
@@ -358,6 +354,12 @@ def _most(found: RowTruth, facet: Facet) -> str | None:
         return f"code in {other}" if other and other != NOT_KNOWN else None
     other = found.most(Facet.SPOKEN_LANGUAGE)
     return f"text in {label_of(Facet.SPOKEN_LANGUAGE, other)}" if other else None
+
+
+def _by_weight(truth: ValueTruth) -> tuple[bool, int, int, int, str]:
+    """What there is most of first; code in no known language last."""
+    amounts = -(truth.found_tokens or 0), -truth.labelled_tokens, -truth.named_rows
+    return truth.value == NOT_KNOWN, *amounts, truth.value
 
 
 def _is_something(truth: ValueTruth) -> bool:

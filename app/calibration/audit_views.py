@@ -15,7 +15,7 @@ from sqlmodel import Session, col, select
 
 from app.calibration import service
 from app.calibration.audit_report import Audit, Finding
-from app.calibration.auditing import load_audit
+from app.calibration.auditing import AUDIT, load_audit
 from app.calibration.built_set import MANIFEST, BuiltSet, load_built_set
 from app.calibration.plan_audit import PlanAudit, audit_plan, labels_of
 from app.calibration.views import ModelChoice, model_choices
@@ -189,7 +189,7 @@ def built_sets(settings: Settings, set_id: str, session: Session) -> list[BuiltC
                     rows=built.rows,
                     tokens=built.tokens,
                     built_at=datetime.fromtimestamp(status.st_mtime, UTC),
-                    is_audited=load_audit(built.directory) is not None,
+                    is_audited=_is_audited(built.directory),
                 )
             )
     return sorted(found, key=lambda one: (one.built_at, one.id), reverse=True)
@@ -209,6 +209,16 @@ def _loaded(directory: Path, changed: int) -> BuiltSet | None:  # noqa: ARG001, 
         return load_built_set(directory)
     except Refused:  # of an older format: it cannot be of today's composition
         return None
+
+
+def _is_audited(directory: Path) -> bool:
+    place = directory / AUDIT
+    return place.is_file() and _audit_of(directory, place.stat().st_mtime_ns) is not None
+
+
+@lru_cache(maxsize=64)
+def _audit_of(directory: Path, changed: int) -> Audit | None:  # noqa: ARG001, part of the key
+    return load_audit(directory)
 
 
 def _chosen(choices: Sequence[BuiltChoice], built_id: str | None) -> BuiltChoice | None:

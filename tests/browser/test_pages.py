@@ -14,6 +14,7 @@ PAGES = {
     "compose": "/sets/new",
     "set": "/sets/{set_id}",
     "rows of a set": "/sets/{set_id}/rows",
+    "audit": "/sets/{set_id}/audit",
     "models": "/models",
     "model": "/models/{model_id}",
     "recipes": "/recipes",
