@@ -79,6 +79,7 @@ def pages_of(url: str) -> dict[str, str]:
                 pages["coverage-compared"] = f"/jobs/{job['id']}/coverage/compare"
                 pages["rows-chosen"] = f"/jobs/{job['id']}/coverage/rows?budget=20000"
                 pages["errors"] = f"/jobs/{job['id']}/errors"
+                pages["sensitivity"] = f"/jobs/{job['id']}/sensitivity"
                 pages["report"] = f"/jobs/{job['id']}/report"
     return pages
 

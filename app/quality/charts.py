@@ -221,6 +221,45 @@ def error_by_expert(experts: Sequence[ExpertError]) -> dict[str, Any]:
     }
 
 
+def error_by_size(steps: Sequence[tuple[str, int, float]], budget: int | None) -> dict[str, Any]:
+    """The predicted error that is left by the checkpoint's size, a mark a step; the first is the
+    checkpoint as it is. A vertical line is the budget."""
+    line = {
+        "type": "scatter",
+        "mode": "lines+markers",
+        "x": [size / 1e9 for _, size, _ in steps],
+        "y": [error for _, _, error in steps],
+        "text": [name for name, _, _ in steps],
+        "marker": {"color": ERROR_COLOUR, "size": 6},
+        "line": {"color": ERROR_COLOUR, "width": 2, "shape": "hv"},
+        "hovertemplate": "%{text}<br>%{x:.4g} GB, error left %{y:.3g}<extra></extra>",
+    }
+    mark = {
+        "type": "line",
+        "x0": (budget or 0) / 1e9,
+        "x1": (budget or 0) / 1e9,
+        "y0": 0,
+        "y1": 1,
+        "yref": "paper",
+        "line": {"color": SQNR_COLOUR, "width": 2, "dash": "dash"},
+    }
+    return {
+        "data": [line],
+        "layout": {
+            "title": {"text": "Predicted error by size of the checkpoint"},
+            "showlegend": False,
+            "margin": MARGIN,
+            "shapes": [mark] if budget else [],
+            "xaxis": {"title": {"text": "Size (GB); dashed: the budget"}, "tickformat": ".4~g"},
+            "yaxis": {
+                "title": {"text": "Error left, sum of layers"},
+                "rangemode": "tozero",
+                "tickformat": ".2~g",
+            },
+        },
+    }
+
+
 def slice_label(facet: str, value: str) -> str:
     """A slice as an axis names it: ``COBOL · programming language``."""
     shown = label_of(Facet(facet), value) if facet in set(Facet) else value

@@ -21,24 +21,30 @@ from app.negotiation import (
     wants_html,
 )
 from app.quality.artifacts import module_reports
+from app.quality.charts import error_by_size
 from app.quality.gates import Gates
 from app.quality.service import set_gates
 from app.quality.sorted_tables import SortedQuery, SortedTable
 from app.quality.tables import Name, chart_of, sorted_table, whole_table
 from app.quality.views import (
+    BudgetQuery,
     ErrorsView,
     GatesView,
     ModuleQuery,
     ModulesView,
+    SensitivityView,
+    StepRow,
     chosen_modules,
     errors_view,
     gates_view,
     matching_modules,
+    sensitivity_view,
 )
 
 router = APIRouter(tags=["quality"])
 
 LAYER_COLUMNS = tuple(LayerReport.model_fields)
+STEP_COLUMNS = tuple(StepRow.model_fields)
 MODULE_COLUMNS = ("layer", "module", "relative_mse", "sqnr_db")
 
 
@@ -98,6 +104,35 @@ def modules_table(
     table = Table(f"errors-by-module-{job_id}", MODULE_COLUMNS, rows)
     view = chosen_modules(job_id, modules, query)
     return answer(request, view, "quality/modules.html", table=table)
+
+
+BudgetDep = Annotated[BudgetQuery, Query()]
+
+
+@router.get("/jobs/{job_id}/sensitivity", response_model=SensitivityView)
+def sensitivity_page(
+    request: Request,
+    session: SessionDep,
+    settings: SettingsDep,
+    job_id: str,
+    query: BudgetDep,
+) -> Response:
+    """What to keep in more bits under a size budget; its CSV is every step."""
+    view = sensitivity_view(session, settings, job_id, query.bytes)
+    rows = ([getattr(step, name) for name in STEP_COLUMNS] for step in view.steps)
+    table = Table(f"sensitivity-{job_id}", STEP_COLUMNS, rows)
+    return answer(request, view, "quality/sensitivity.html", table=table)
+
+
+@router.get("/jobs/{job_id}/sensitivity/chart")
+def sensitivity_chart(
+    session: SessionDep, settings: SettingsDep, job_id: str, query: BudgetDep
+) -> dict[str, Any]:
+    """The predicted error by size: a plotly figure."""
+    view = sensitivity_view(session, settings, job_id, query.bytes)
+    steps = sorted((step.size, step.unit, step.error_left) for step in view.steps if step.is_taken)
+    start = ("as it is", view.size_now or 0, view.error_now or 0.0)
+    return error_by_size([start, *((unit, size, left) for size, unit, left in steps)], view.budget)
 
 
 @router.get("/gates", response_model=GatesView)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any
@@ -9,14 +10,17 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from sqlmodel import Session
 
+from app.errors import Refused
 from app.jobs import service
-from app.jobs.spec import Evaluation, LayerReport, ModuleReport
+from app.jobs.spec import Evaluation, JobResult, JobSpec, LayerReport, ModuleReport
 from app.jobs.views import JobRow, job_row
 from app.quality.artifacts import evaluation_of_job, layer_reports, module_reports
 from app.quality.gates import Gates
+from app.quality.sensitivity import Proposal, propose
 from app.quality.service import gates_set_at, get_gates
 from app.quality.sorted_tables import SortedQuery, SortedTable
 from app.quality.tables import Name, sorted_table
+from app.recipes.files import dump_recipe
 from app.settings import Settings
 
 PAGE_ROWS = 30
@@ -72,6 +76,109 @@ class ErrorsView(BaseModel):
     modules: ModulesView
     evaluation: Evaluation | None
     tables: list[SortedTable]
+
+
+class BudgetQuery(BaseModel):
+    """The largest checkpoint allowed, in GB; by default a tenth more than there is."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    budget_gb: Annotated[
+        Annotated[float, Field(gt=0, le=1e7)] | None, BeforeValidator(_blank_is_none)
+    ] = None
+
+    @property
+    def bytes(self) -> int | None:
+        """The same in bytes."""
+        return None if self.budget_gb is None else round(self.budget_gb * 1e9)
+
+
+class StepRow(BaseModel):
+    """A step of a proposal; errors are shares of all the layers' output errors added up."""
+
+    unit: str
+    weights: int
+    bits_before: int
+    bits_after: int
+    bytes_added: int
+    error_removed: float
+    size: int
+    error_left: float
+    is_taken: bool
+
+
+class SensitivityView(BaseModel):
+    """What to keep in more bits under a budget in bytes. ``problem`` says why there is no
+    proposal; ``is_of_outputs`` whether layers' outputs were measured, or weights alone."""
+
+    job: JobRow
+    budget: int | None = None
+    size_now: int | None = None
+    size: int | None = None
+    error_now: float | None = None
+    error_left: float | None = None
+    is_of_outputs: bool = False
+    taken: int = 0
+    steps: list[StepRow] = []
+    total_steps: int = 0
+    recipe_name: str | None = None
+    yaml: str | None = None
+    problem: str | None = None
+
+
+def sensitivity_view(
+    session: Session, settings: Settings, job_id: str, budget: int | None
+) -> SensitivityView:
+    """A proposal under a budget, by default a tenth more than the checkpoint has. Raises NotFound;
+    what keeps a proposal from being made is its ``problem``."""
+    job = service.get_job(session, job_id)
+    row = job_row(job, settings)
+    result = JobResult.model_validate(job.result) if job.result else JobResult()
+    recipe = JobSpec.model_validate(job.spec).recipe
+    modules = module_reports(settings, job_id)
+    if recipe is None or result.bytes_after is None or not modules:
+        problem = "Not measured yet: a proposal needs a finished quantize job."
+        return SensitivityView(job=row, problem=problem)
+    budget = budget or round(result.bytes_after * 1.1)
+    try:
+        found = propose(recipe, modules, result.layers, result.bytes_after, budget)
+    except Refused as error:
+        size = result.bytes_after
+        return SensitivityView(job=row, budget=budget, size_now=size, problem=error.sentence)
+    return SensitivityView(
+        job=row,
+        budget=budget,
+        size_now=found.size_now,
+        size=found.size,
+        error_now=found.error_now,
+        error_left=found.error_left,
+        is_of_outputs=found.is_of_outputs,
+        taken=len(found.steps),
+        steps=_step_rows(found),
+        total_steps=len(found.curve),
+        recipe_name=f"{recipe.name}-mixed-{secrets.token_hex(2)}",
+        yaml=dump_recipe(found.recipe),
+    )
+
+
+def _step_rows(found: Proposal) -> list[StepRow]:
+    """The steps that are taken, then those that did not fit."""
+    taken = {(step.unit.name, step.bits_after) for step in found.steps}
+    rest = [step for step in found.curve if (step.unit.name, step.bits_after) not in taken]
+    return [
+        StepRow(
+            unit=step.unit.name,
+            weights=step.unit.weights,
+            bits_before=step.bits_before,
+            bits_after=step.bits_after,
+            bytes_added=step.bytes_added,
+            error_removed=step.error_removed,
+            size=step.size,
+            error_left=step.error_left,
+            is_taken=at < len(found.steps),
+        )
+        for at, step in enumerate([*found.steps, *rest])
+    ]
 
 
 class GatesView(BaseModel):

@@ -71,6 +71,14 @@ def editor_page(request: Request, session: SessionDep, like: str | None = None) 
     return answer(request, new_editor(session, like), "recipes/new.html")
 
 
+@router.post("/recipes/edit", response_model=EditorView, openapi_extra=takes(NewRecipe))
+def edit_recipe(request: Request, session: SessionDep, submission: SubmissionDep) -> Response:
+    """The editor on a text that a page of Calibrant proposes. Nothing is kept."""
+    new = NewRecipe.of(submission)
+    view = editor_view(session, new.name, new.text, new.model_id)
+    return answer(request, view, "recipes/new.html")
+
+
 @router.post("/recipes/lint", response_model=LintView, openapi_extra=takes(NewRecipe))
 def lint_fragment(request: Request, session: SessionDep, submission: SubmissionDep) -> Response:
     """What a recipe would do to a model, while a person types. Nothing is kept."""

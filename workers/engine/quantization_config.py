@@ -19,6 +19,7 @@ from compressed_tensors.quantization import (
 )
 from torch import nn
 
+from workers.engine.architecture import layer_index
 from workers.engine.checkpoint_names import EXPERT_NUMBER, CheckpointNames
 from workers.engine.fp8_blocks import Fp8Blocks
 from workers.engine.packing import format_of
@@ -40,10 +41,11 @@ def quantization_config(
     the modules of the source that stay in FP8 ``blocks`` (``in_blocks``, by their names in the
     checkpoint), and every other Linear or router under ``ignore``, by its name there."""
     groups: dict[str, QuantizationScheme] = {}
+    places = {name: names.source_weight(name).removesuffix(".weight") for name in plan.modules}
     for group in plan.recipe.groups:
-        members = [name for name, chosen in plan.modules.items() if chosen == group]
-        stored = [names.source_weight(name).removesuffix(".weight") for name in members]
-        patterns = [*group.targets, *_missing_patterns(group.targets, stored)]
+        stored = [places[name] for name, chosen in plan.modules.items() if chosen == group]
+        others = [places[name] for name, chosen in plan.modules.items() if chosen != group]
+        patterns = [*group.targets, *_missing_patterns(group.targets, stored, others)]
         groups[group.name] = scheme_of(group, [f"re:{pattern}" for pattern in patterns])
     packed = {names.source_weight(name).removesuffix(".weight") for name in plan.modules}
     kept = [name for name in in_blocks if name not in packed]
@@ -66,17 +68,24 @@ def quantization_config(
     }
 
 
-def _missing_patterns(patterns: Iterable[str], stored: Iterable[str]) -> list[str]:
-    """Patterns for the checkpoint's module names that ``patterns`` do not match, one a kind."""
+def _missing_patterns(
+    patterns: Iterable[str], stored: Iterable[str], others: Iterable[str]
+) -> list[str]:
+    """Patterns for the checkpoint's module names that ``patterns`` do not match, one a kind. They
+    name layers where they would match modules of ``others`` groups too."""
     missed = [name for name in stored if not any(re.match(each, name) for each in patterns)]
-    leaves: dict[bool, set[str]] = {True: set(), False: set()}
-    for name in missed:
-        leaves[EXPERT_NUMBER.search(name) is not None].add(re.escape(name.rpartition(".")[2]))
     found = []
-    if leaves[True]:
-        found.append(rf".*\.experts\.\d+\.({'|'.join(sorted(leaves[True]))})$")
-    if leaves[False]:
-        found.append(rf".*\.({'|'.join(sorted(leaves[False]))})$")
+    for of_experts in (True, False):
+        names = [name for name in missed if bool(EXPERT_NUMBER.search(name)) is of_experts]
+        if not names:
+            continue
+        leaves = "|".join(sorted({re.escape(name.rpartition(".")[2]) for name in names}))
+        ending = rf"\.experts\.\d+\.({leaves})$" if of_experts else rf"\.({leaves})$"
+        pattern = f".*{ending}"
+        if any(re.match(pattern, name) for name in others):
+            layers = sorted({str(layer_index(name)) for name in names}, key=int)
+            pattern = rf".*\.layers\.({'|'.join(layers)})\..*{ending}"
+        found.append(pattern)
     return found
 
 

@@ -1,0 +1,169 @@
+"""Proposals of mixed precision, against cases worked out by hand."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from app.jobs.spec import LayerReport, ModuleReport
+from app.quality.sensitivity import SensitivityRefused, propose, units_of
+from app.recipes.packed_size import packed_bytes
+from app.recipes.schema import PRESETS, Group, Recipe
+
+LINEARS = PRESETS["linears-w4a16-g128"].model_copy(
+    update={"groups": (Group(name="linears", targets=(r".*_proj$",), group_size=32),)}
+)
+EXPERTS = PRESETS["experts-w4a16-g32"]
+
+
+def module(layer: int, name: str, error: float, rows: int = 64, columns: int = 64) -> ModuleReport:
+    return ModuleReport(
+        layer=layer, module=f"model.layers.{layer}.{name}", relative_mse=error, sqnr_db=0,
+        rows=rows, columns=columns, signal=1.0,
+    )  # fmt: skip
+
+
+def layer(number: int, output: float | None) -> LayerReport:
+    return LayerReport(layer=number, relative_mse=0.01, sqnr_db=20, output_relative_mse=output)
+
+
+def small() -> list[ModuleReport]:
+    """Two layers: attention small, three experts' matrices large."""
+    found = []
+    for number in (0, 1):
+        found += [module(number, f"self_attn.{n}_proj", 0.01) for n in ("q", "k", "v", "o")]
+        for expert in (0, 1):
+            for name in ("gate_proj", "up_proj", "down_proj"):
+                found.append(module(number, f"mlp.experts.{expert}.{name}", 0.01, 256, 256))
+    return found
+
+
+def size_of(modules: list[ModuleReport], recipe: Recipe) -> int:
+    """Bytes of the modules under a recipe, BF16 where no group takes them."""
+    total = 0
+    for each in modules:
+        groups = [g for g in recipe.groups if any(re.match(t, each.module) for t in g.targets)]
+        assert len(groups) <= 1, f"{each.module} is in two groups"
+        rows, columns = each.rows or 0, each.columns or 0
+        total += packed_bytes(rows, columns, groups[0]) if groups else 2 * rows * columns
+    return total
+
+
+def test_units_are_what_engines_serve_together() -> None:
+    units = units_of(LINEARS, small(), {0: 0.4, 1: 0.1})
+    assert sorted((unit.name, unit.weights) for unit in units if unit.layer == 0) == [
+        ("layer 0, mlp.experts", 6),
+        ("layer 0, self_attn q, k and v", 3),
+        ("layer 0, self_attn.o_proj", 1),
+    ]
+
+
+def test_a_layers_output_error_is_divided_by_weights_errors() -> None:
+    modules = [module(0, "mlp.gate_proj", 0.03), module(0, "mlp.down_proj", 0.01)]
+    gate, down = units_of(LINEARS, modules, {0: 0.4})
+    assert (gate.error, down.error) == (pytest.approx(0.3), pytest.approx(0.1))
+    assert gate.error_at(8) == pytest.approx(0.3 * (15 / 255) ** 2)
+    assert gate.error_at(16) == 0
+
+
+def test_the_first_layers_attention_comes_first() -> None:
+    modules = small()
+    now = size_of(modules, LINEARS)
+    layers = [layer(0, 0.4), layer(1, 0.1)]
+    found = propose(LINEARS, modules, layers, now, now + 9_000)
+    assert found.is_of_outputs
+    assert [step.unit.name for step in found.steps][:2] == [
+        "layer 0, self_attn.o_proj", "layer 0, self_attn q, k and v",
+    ]  # fmt: skip
+    assert found.error_now == pytest.approx(0.5)
+    assert found.error_left < found.error_now
+
+
+def test_the_recipe_takes_the_steps_and_the_size_is_exact() -> None:
+    modules = small()
+    now = size_of(modules, LINEARS)
+    found = propose(LINEARS, modules, [layer(0, 0.4), layer(1, 0.1)], now, now + 260_000)
+    assert size_of(modules, found.recipe) == found.size <= now + 260_000
+    assert {group.bits for group in found.recipe.groups} == {4, 8}
+    assert Recipe.model_validate(found.recipe.model_dump()) == found.recipe
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.lists(st.floats(1e-4, 0.1), min_size=20, max_size=20),
+    st.floats(0, 1),
+)
+def test_any_budget_is_kept_and_no_module_is_in_two_groups(
+    errors: list[float], share: float
+) -> None:
+    modules = [
+        each.model_copy(update={"relative_mse": error})
+        for each, error in zip(small(), errors, strict=True)
+    ]
+    now = size_of(modules, LINEARS)
+    budget = now + round(share * 0.95 * (size_of_plain(modules) - now))
+    found = propose(LINEARS, modules, [layer(0, 0.4), layer(1, 0.1)], now, budget)
+    assert size_of(modules, found.recipe) == found.size <= budget
+    assert found.error_left <= found.error_now + 1e-12
+
+
+def size_of_plain(modules: list[ModuleReport]) -> int:
+    return sum(2 * (each.rows or 0) * (each.columns or 0) for each in modules)
+
+
+def test_without_outputs_weights_count_alone() -> None:
+    modules = small()
+    now = size_of(modules, LINEARS)
+    found = propose(LINEARS, modules, [layer(0, 0.4), layer(1, None)], now, now)
+    assert not found.is_of_outputs
+    assert found.recipe.groups == LINEARS.groups
+
+
+def test_what_cannot_be_proposed_is_refused() -> None:
+    modules = small()
+    now = size_of(modules, LINEARS)
+    with pytest.raises(SensitivityRefused, match=r"has .* GB already"):
+        propose(LINEARS, modules, [], now, now - 1)
+    with pytest.raises(SensitivityRefused, match="nothing would be left"):
+        propose(LINEARS, modules, [], now, 10**9)
+    old = [each.model_copy(update={"rows": None}) for each in modules]
+    with pytest.raises(SensitivityRefused, match="quantize again"):
+        propose(LINEARS, old, [], now, now)
+
+
+@pytest.fixture
+def address(filled) -> str:
+    return f"/jobs/{filled.seeded.jobs['succeeded']}/sensitivity"
+
+
+def test_the_page_proposes_an_editable_recipe(filled, html: dict, address: str) -> None:
+    view = filled.client.get(f"{address}?budget_gb=0.0052").json()
+    assert view["taken"] >= 1
+    assert view["size"] <= 5_200_000
+    page = filled.client.get(f"{address}?budget_gb=0.0052", headers=html).text
+    assert "Open in the recipe editor" in page
+    form = {"name": view["recipe_name"], "text": view["yaml"], "model_id": filled.seeded.model_id}
+    editor = filled.client.post("/recipes/edit", data=form, headers=html)
+    assert editor.status_code == 200
+    assert view["recipe_name"] in editor.text
+    lint = filled.client.post("/recipes/lint", json=form).json()["lint"]
+    assert lint["errors"] == []
+    assert lint["quantized"] == 576
+    text = filled.client.get(f"{address}?budget_gb=0.0052&format=csv").text
+    assert len(list(csv.DictReader(io.StringIO(text)))) == view["total_steps"]
+    figure = filled.client.get(f"{address}/chart?budget_gb=0.0052").json()
+    assert len(figure["data"][0]["x"]) == view["taken"] + 1
+
+
+def test_budgets_that_mean_nothing(filled, html: dict, address: str) -> None:
+    assert filled.client.get(f"{address}?budget_gb=-1").status_code == 422
+    assert filled.client.get(f"{address}?budget_gb=", headers=html).status_code == 200
+    small_budget = filled.client.get(f"{address}?budget_gb=0.001", headers=html).text
+    assert "give a larger one" in small_budget
+    queued = f"/jobs/{filled.seeded.jobs['queued']}/sensitivity"
+    assert "Not measured yet" in filled.client.get(queued, headers=html).text
