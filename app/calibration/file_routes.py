@@ -133,7 +133,9 @@ def quantizers_file(session: SessionDep, set_id: str) -> Response:
     saved = service.get_set(session, set_id)
     file = exported(session, service.spec_of(saved))
     if file.format != "quantizers":
-        raise Refused(file.warnings[0])
+        raise Refused(
+            f"The quantizers' format cannot say this set: {file.unsaid}. Take calibrant.yaml."
+        )
     return _yaml(file.text, f"{saved.id}.yaml")
 
 

@@ -8,7 +8,6 @@ from typing import Literal
 from pydantic import BaseModel
 from sqlmodel import Session
 
-from app.calibration.comparing import builds_of
 from app.calibration.imported_set import (
     Category,
     ImportedEntry,
@@ -18,7 +17,6 @@ from app.calibration.imported_set import (
 from app.calibration.importing import exported
 from app.calibration.spec import SetSpec
 from app.facets import Facet, label_of
-from app.settings import Settings
 from app.sources.entry import HubOrigin
 from app.yaml_lines import MAX_BYTES
 
@@ -119,29 +117,13 @@ def _line(lines: list[str], number: int) -> str:
     return text if len(text) <= SHOWN_LINE else text[: SHOWN_LINE - 1] + "…"
 
 
-class BuiltFile(BaseModel):
-    """A build of a set, whose rendered rows can be had."""
-
-    id: str
-    rows: int
-    tokens: int
-
-
 class SetFiles(BaseModel):
-    """What of a set can be had as a file. ``inexpressible`` says why the quantizers' format
-    cannot hold it, None where it can."""
+    """What of a set can be had as a file. ``unsaid`` is what the quantizers' format has no field
+    for, empty where it can hold the set."""
 
-    inexpressible: str | None
-    builds: list[BuiltFile]
+    unsaid: str
 
 
-def set_files(session: Session, settings: Settings, spec: SetSpec) -> SetFiles:
-    """The files of a set: its composition in two formats, the rows of its builds."""
-    file = exported(session, spec)
-    return SetFiles(
-        inexpressible=None if file.format == "quantizers" else file.warnings[0],
-        builds=[
-            BuiltFile(id=built.id, rows=built.rows, tokens=built.tokens)
-            for built in builds_of(settings, spec)
-        ],
-    )
+def set_files(session: Session, spec: SetSpec) -> SetFiles:
+    """The files of a set's composition."""
+    return SetFiles(unsaid=exported(session, spec).unsaid)

@@ -18,11 +18,20 @@ MOST_NAMED = 5
 
 
 class SetFile(BaseModel):
-    """A set's file. ``warnings`` say why it is not in the format that was asked for."""
+    """A set's file. ``unsaid`` is what the quantizers' format, which was asked for, has no field
+    for; the file is in our own then."""
 
     format: str
     text: str
-    warnings: list[str]
+    unsaid: str = ""
+
+    @property
+    def warnings(self) -> list[str]:
+        """Why it is not in the format that was asked for."""
+        if not self.unsaid:
+            return []
+        said = "Written in Calibrant's own format, the quantizers' cannot say this: "
+        return [f"{said}{self.unsaid}."]
 
 
 def export_set(spec: SetSpec, sources: Mapping[str, SourceEntry], *, own: bool = False) -> SetFile:
@@ -32,21 +41,17 @@ def export_set(spec: SetSpec, sources: Mapping[str, SourceEntry], *, own: bool =
     ``sources`` are the entries of the catalogue by name; those of the starter corpus need none.
     """
     if own:
-        return SetFile(format="calibrant", text=to_own(spec, sources), warnings=[])
+        return SetFile(format="calibrant", text=to_own(spec, sources))
     problems = inexpressible(spec, sources)
     if not problems:
         text = to_quantizers(spec, sources)
         if _comes_back(text, spec, sources):
-            return SetFile(format="quantizers", text=text, warnings=[])
+            return SetFile(format="quantizers", text=text)
         problems = ["it would not come back as it is"]
     named = "; ".join(problems[:MOST_NAMED])
     more = len(problems) - MOST_NAMED
     said = f"{named}; and {more} more" if more > 0 else named
-    return SetFile(
-        format="calibrant",
-        text=to_own(spec, sources),
-        warnings=[f"Written in Calibrant's own format, the quantizers' cannot say this: {said}."],
-    )
+    return SetFile(format="calibrant", text=to_own(spec, sources), unsaid=said)
 
 
 def to_own(spec: SetSpec, sources: Mapping[str, SourceEntry]) -> str:

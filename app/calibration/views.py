@@ -232,7 +232,7 @@ def set_view(
         models=models,
         model_id=model_id,
         recipes=recipe_choices(session),
-        files=set_files(session, settings, spec),
+        files=set_files(session, spec),
         missing=missing_sources(session, settings, spec),
     )
 
