@@ -86,6 +86,10 @@ bench-composition: install ## Live totals, index and build of calibration sets
 bench-quality: install ## Held-out KL by statistics and search over five seeds (three quarters of an hour)
 	$(BIN)/python -m bench.quality --results .quality.json $(ARGS)
 
+.PHONY: bench-selection
+bench-selection: install ## Chosen rows against random ones: worst-fed experts and held-out KL over ten seeds (half an hour)
+	$(BIN)/python -m bench.selection $(ARGS)
+
 .PHONY: kill-table
 kill-table: install ## Kill a run at 20 random moments, resume, compare every file
 	$(BIN)/python -m bench.kill_table $(ARGS)

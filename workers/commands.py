@@ -8,34 +8,25 @@ that ``--help`` answers at once.
 from __future__ import annotations
 
 import shutil
-import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeRemainingColumn,
-)
 
 from app.console import Json, complain, say, tell, wide, write
+from app.coverage.choosing import Aim
 from app.errors import CalibrantError, Conflict
 from app.facets import Facet
-from app.jobs.events import Event, Notice, StepFinished, StepStarted
-from app.jobs.events import Progress as ProgressEvent
+from app.jobs.events import Event
 from app.jobs.spec import JobResult, JobSpec
 from app.jobs.states import JobKind
 from app.jobs.wording import preflight_in_words
 from app.recipes.files import load_recipe
 from app.recipes.schema import DEFAULT_PRESET, Recipe
+from workers.bars import bar, shown_events
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -59,18 +50,27 @@ def coverage(
     model: Model,
     set_: Rows,
     by: Annotated[Facet | None, typer.Option(help="Count for each value of a facet too.")] = None,
+    against: Annotated[
+        Path | None, typer.Option(help="Another set or JSONL file to compare with.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Keep coverage.npz in this directory.")] = None,
     threads: Threads = None,
     json: Json = False,
 ) -> None:
     """Count the tokens of a set that are routed to each expert."""
+    from app.coverage.comparison import compared_documents
     from app.coverage.profile import Profile
     from app.coverage.summary import summarise
 
     with _refusals(), _working_directory(out) as directory:
         spec = _spec(JobKind.PROFILE, directory, model, set_, threads=threads)
         _run(spec)
-        document = summarise(Profile.load(directory / "coverage.npz"), by.value if by else None)
+        profile = Profile.load(directory / "coverage.npz")
+        document = summarise(profile, by.value if by else None)
+        if against is not None:
+            with _working_directory(None) as beside:
+                _run(_spec(JobKind.PROFILE, beside, model, against, threads=threads))
+                document |= compared_documents(profile, Profile.load(beside / "coverage.npz"))
     if json:
         say(document)
         return
@@ -84,6 +84,51 @@ def coverage(
     )
     if document["note"]:
         tell(document["note"])
+    if against is not None:
+        tell(wide("moved", f"{document['moved']:.1%} of routed tokens go to other experts there"))
+
+
+@app.command()
+def select(
+    model: Model,
+    pool: Annotated[
+        str,
+        typer.Option(
+            help="A built set's directory, a JSONL file, or a set's id, YAML file or 'starter'."
+        ),
+    ],
+    budget: Annotated[int, typer.Option(min=1, help="Tokens to choose, at most.")],
+    floor: Annotated[
+        int | None, typer.Option(min=1, help="Tokens wanted for each expert; default: even.")
+    ] = None,
+    by: Annotated[Aim, typer.Option(help="What rows are chosen for.")] = "experts",
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the random rows beside them.")] = 0,
+    out: Annotated[
+        Path | None, typer.Option(help="Write the chosen rows of a JSONL pool to this file.")
+    ] = None,
+    threads: Threads = None,
+    json: Json = False,
+) -> None:
+    """Choose rows of a pool that raise the worst-fed experts most, and save them as a set."""
+    from app.coverage.choosing import Wish
+    from app.coverage.profile import Profile
+    from workers.selecting import choice, pool_named
+
+    with _refusals(), _working_directory(None) as directory:
+        found = pool_named(pool, model, out)
+        _run(_spec(JobKind.PROFILE, directory, model, found.rows, threads=threads))
+        wish = Wish(budget=budget, floor=floor, aim=by, seed=seed)
+        document = choice(Profile.load(directory / "coverage.npz"), found, wish, out)
+    if json:
+        say(document)
+        return
+    worst = document["worst1pct_tokens"]
+    tell(
+        wide("set", document["id"]),
+        wide("rows", f"{document['rows']:,}"),
+        wide("tokens", f"{document['tokens']:,}"),
+        wide("worst 1 %", f"{worst['selected']:,.1f} tokens, {worst['random']:,.1f} at random"),
+    )
 
 
 @app.command()
@@ -203,7 +248,7 @@ def verify(
     with _refusals():
         from workers.engine.verification import verify as check
 
-        with _bar("Verifying") as advance:
+        with bar("Verifying") as advance:
             found = check(checkpoint, source, advance)
     if json:
         say(found.model_dump(mode="json"))
@@ -261,7 +306,7 @@ def _run(spec: JobSpec, events: Path | None = None) -> JobResult:
     """Run a job here, its events shown on stderr and, where ``events`` is given, kept in it."""
     from workers.engine.main_job import run
 
-    with _shown_events() as show:
+    with shown_events() as show:
         if events is None:
             return run(spec, show)
         with events.open("a" if spec.resume == "required" else "w", encoding="utf-8") as log:
@@ -294,12 +339,12 @@ def _evaluated(base: Path, checkpoint: Path, set_: Path) -> EvaluatedRows:
 
     model, rows = _model_and_rows(base, set_)
     batches, ids = pack_for(model, rows.rows), [row.row_id for row in rows.rows]
-    with _bar("Original") as advance:
+    with bar("Original") as advance:
         original = observe(model, batches, advance, what="The original model", row_ids=ids)
     kind = (model.dtype, model.device)
     del model
     release_memory()
-    with _bar("Quantized") as advance:
+    with bar("Quantized") as advance:
         loaded = load_checkpoint(checkpoint, *kind)
         quantized = observe(loaded, batches, advance, what="The checkpoint", row_ids=ids)
     return measure(original, quantized, rows)
@@ -338,45 +383,3 @@ def _kept_beside(out: Path, resume: bool) -> Path:
         )
     directory.mkdir(parents=True, exist_ok=True)
     return directory
-
-
-@contextmanager
-def _bars() -> Iterator[Progress]:
-    """Progress on stderr, drawn only on a terminal."""
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
-               TimeRemainingColumn())  # fmt: skip
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-        yield progress
-
-
-@contextmanager
-def _bar(name: str) -> Iterator[Callable[[int, int], None]]:
-    with _bars() as progress:
-        bar = progress.add_task(name, total=None)
-        yield lambda done, total: progress.update(bar, completed=done, total=total)
-
-
-@contextmanager
-def _shown_events() -> Iterator[Callable[[Event], None]]:
-    """Events of a job for a person: a bar a step on a terminal, a line a step elsewhere."""
-    with _bars() as progress:
-        bars: dict[str, TaskID] = {}
-
-        def show(event: Event) -> None:
-            if isinstance(event, StepStarted):
-                bars[event.step] = progress.add_task(event.step.value, total=None)
-            elif isinstance(event, ProgressEvent):
-                progress.update(bars[event.step], completed=event.done, total=event.total)
-            elif isinstance(event, StepFinished):
-                _show_finished(progress, bars[event.step], event)
-            elif isinstance(event, Notice):
-                progress.console.print(event.message, style="dim")
-
-        yield show
-
-
-def _show_finished(progress: Progress, bar: TaskID, event: StepFinished) -> None:
-    progress.update(bar, total=1, completed=1)
-    if not sys.stderr.isatty():
-        complain(f"{event.step.value}: done in {event.seconds:,.1f} s")

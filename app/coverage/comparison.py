@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
@@ -12,7 +12,7 @@ from sqlmodel import Session
 from app.coverage import service
 from app.coverage.experts import require_same_model
 from app.coverage.profile import Profile
-from app.coverage.summary import DEFAULT_FLOOR, experts_reached, floors, shares
+from app.coverage.summary import DEFAULT_FLOOR, experts_reached, floors, shares, summarise
 from app.jobs.service import get_job
 from app.jobs.views import JobRow, job_row
 from app.settings import Settings
@@ -137,6 +137,20 @@ def moved(one: Profile, other: Profile) -> float:
         return 0.0
     apart = np.abs(shares(one.layer_counts) - shares(other.layer_counts)).sum(axis=1) / 2
     return float(apart.mean())
+
+
+def compared_documents(one: Profile, other: Profile) -> dict[str, Any]:
+    """What ``calibrant coverage --against --json`` adds: the other profile, and the differences
+    of shares of each layer's tokens, the other's less one's."""
+    apart = shares(other.layer_counts) - shares(one.layer_counts)
+    return {
+        "against": summarise(other),
+        "moved": moved(one, other),
+        "difference": [
+            {"layer": int(layer), "experts": [round(float(d), 6) for d in row]}
+            for layer, row in zip(one.layers, apart, strict=True)
+        ],
+    }
 
 
 def difference_rows(one: Profile, other: Profile, query: ComparisonQuery) -> list[DifferenceRow]:

@@ -34,9 +34,41 @@ def test_coverage(source: Path, rows_file: Path, tmp_path: Path) -> None:
     assert (tmp_path / "coverage.npz").is_file()
 
 
+def test_coverage_against_another_set(source: Path, rows_file: Path, held_out_file: Path) -> None:
+    arguments = ("coverage", "--model", source, "--set", rows_file, "--json")
+    found = document(call(*arguments, "--against", held_out_file))
+    assert found["against"]["tokens"] != found["tokens"]
+    assert 0 < found["moved"] < 1
+    for layer in found["difference"]:
+        assert abs(sum(layer["experts"])) < 1e-4
+    same = document(call(*arguments, "--against", rows_file))
+    assert same["moved"] == 0
+
+
 def test_coverage_for_a_person(source: Path, rows_file: Path) -> None:
     said = call("coverage", "--model", source, "--set", rows_file)
     assert "16 of 16 reached" in said.stdout
+
+
+def test_select_from_a_file(source: Path, rows_file: Path, tmp_path: Path) -> None:
+    out = tmp_path / "chosen.jsonl"
+    arguments = ("select", "--model", source, "--pool", rows_file, "--budget", 400, "--json")
+    found = document(call(*arguments, "--out", out))
+    assert {"rows", "tokens", "worst1pct_tokens", "id"} <= found.keys()
+    assert set(found["worst1pct_tokens"]) == {"random", "selected"}
+    assert 0 < found["tokens"] <= 400
+    lines = out.read_text(encoding="utf-8").splitlines()
+    assert len(lines) == found["rows"]
+    assert set(lines) <= set(rows_file.read_text(encoding="utf-8").splitlines())
+    again = call(*arguments, "--out", out)
+    assert (again.exit_code, "is there already" in again.stderr) == (2, True)
+    assert document(call(*arguments))["id"] == found["id"]
+
+
+def test_select_refuses_a_budget_larger_than_the_pool(source: Path, rows_file: Path) -> None:
+    said = call("select", "--model", source, "--pool", rows_file, "--budget", 10**6)
+    assert said.exit_code == 2
+    assert "there is nothing to choose" in said.stderr
 
 
 def test_quantize(source: Path, rows_file: Path, held_out_file: Path, tmp_path: Path) -> None:
