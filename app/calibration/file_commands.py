@@ -17,7 +17,6 @@ from app.calibration.importing import exported, keep_imported, read_for
 from app.calibration.row_export import FORMATS as ROW_FORMATS
 from app.calibration.row_export import write_rows
 from app.calibration.set_sources import missing_sources
-from app.calibration.source_names import slug
 from app.calibration.spec import SetSpec
 from app.console import Json, complain, installed, say, tell, wide, write
 from app.errors import Refused
@@ -25,6 +24,7 @@ from app.facets import Facet
 from app.formatting import signed
 from app.settings import Settings
 from app.sources.commands import fetch as fetch_sources
+from app.sources.entry import slug
 from app.yaml_lines import MAX_BYTES
 
 app = typer.Typer()

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator, Sequence
 
-from app.sources.entry import FolderOrigin, HubOrigin, SourceEntry
+from app.sources.entry import FolderOrigin, HubOrigin, SourceEntry, slug
 from app.sources.service import RESERVED
 from app.sources.starter_corpus import PACKS
 
@@ -40,12 +39,6 @@ class SourceNames:
         self._taken.add(name)
         self._made.append(settled)
         return settled
-
-
-def slug(text: str) -> str:
-    """A text as a source's name: ``ultrachat_200k`` → ``ultrachat-200k``."""
-    short = re.sub(r"[^a-z0-9.]+", "-", text.casefold()).strip("-.")[:60].strip("-.")
-    return short if re.match(r"[a-z0-9]", short) else "source"
 
 
 def _names(entry: SourceEntry, is_named: bool) -> Iterator[str]:

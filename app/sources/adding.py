@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 import shutil
 from collections.abc import Iterable
 from itertools import islice
@@ -19,7 +18,15 @@ from app.facets import Facet
 from app.negotiation import validated
 from app.settings import Settings
 from app.sources.detection import Proposal, propose
-from app.sources.entry import FolderOrigin, HubOrigin, Origin, SourceEntry, SourceName, UploadOrigin
+from app.sources.entry import (
+    FolderOrigin,
+    HubOrigin,
+    Origin,
+    SourceEntry,
+    SourceName,
+    UploadOrigin,
+    slug,
+)
 from app.sources.fetching import fetch_rows
 from app.sources.file_kinds import COMPRESSIONS, kind_of
 from app.sources.formatters import FORMATTERS, known_formatter, require_formatter
@@ -221,12 +228,6 @@ def _free_name(session: Session, new: NewSource, suggestion: str) -> str:
 
 class _Name(BaseModel):
     name: SourceName
-
-
-def slug(text: str) -> str:
-    """A text as a source's name: ``ultrachat_200k`` → ``ultrachat-200k``."""
-    short = re.sub(r"[^a-z0-9.]+", "-", text.lower()).strip("-.")[:60].strip("-.")
-    return short or "source"
 
 
 def _stem(file_name: str) -> str:

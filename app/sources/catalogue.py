@@ -129,12 +129,6 @@ def entry_of(record: SourceRecord) -> SourceEntry:
     return SourceEntry.model_validate(record.document)
 
 
-def sources_in_use(sources: Iterable[Source], names: Iterable[str]) -> list[Source]:
-    """Some sources by name, in the order of the catalogue."""
-    wanted = set(names)
-    return [source for source in sources if source.name in wanted]
-
-
 def _records() -> SelectOfScalar[SourceRecord]:
     return select(SourceRecord).order_by(col(SourceRecord.created_at), col(SourceRecord.name))
 

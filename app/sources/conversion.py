@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain, islice
 from typing import Any
@@ -41,23 +41,34 @@ def converted(entry: SourceEntry, rows: NumberedRows) -> Iterator[Row | SetAside
     require_formatter(entry.formatter, entry.columns, entry.params)
     stream = iter(rows)
     first = list(islice(stream, LOOKED_AT))
-    require_columns(entry, first)
+    if known := _columns_of(first):
+        require_columns(entry, known)
     for row in chain(first, stream):
         yield _converted(entry, row)
 
 
-def require_columns(entry: SourceEntry, first: NumberedRows) -> None:
-    """Raise Refused for a column of the entry that none of some rows has."""
-    seen: dict[str, None] = {}
-    for one in first:
-        seen.update(dict.fromkeys(str(name) for name in one.row.cells or ()))
-    wanted = FORMATTERS[entry.formatter].reads or entry.columns
-    for column in (*wanted, *entry.label_columns.values()):
-        if seen and column not in seen:
+def require_columns(entry: SourceEntry, known: Collection[str]) -> None:
+    """Raise Refused, with the nearest name, for a column of the entry that is not known."""
+    for column in columns_read(entry):
+        if column not in known:
             raise Refused(
-                f"{entry.name} has no column {column!r}{nearest(column, seen)}; "
-                f"it has: {', '.join(list(seen)[:30])}."
+                f"{entry.name} has no column {column!r}{nearest(column, known)}; "
+                f"it has: {', '.join(list(known)[:30])}."
             )
+
+
+def columns_read(entry: SourceEntry) -> list[str]:
+    """The columns an entry cannot do without."""
+    read = FORMATTERS[entry.formatter].reads or entry.columns
+    return list(dict.fromkeys((*read, *entry.label_columns.values())))
+
+
+def _columns_of(rows: NumberedRows) -> list[str]:
+    """The columns that any of some rows has."""
+    seen: dict[str, None] = {}
+    for one in rows:
+        seen.update(dict.fromkeys(str(name) for name in one.row.cells or ()))
+    return list(seen)
 
 
 def _converted(entry: SourceEntry, given: NumberedRow) -> Row | SetAsideRow:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -117,3 +118,9 @@ class SourceEntry(BaseModel):
             document["origin"].pop(name, None)
         content = json.dumps(document, sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()[:10]
+
+
+def slug(text: str) -> str:
+    """A text as a source's name: ``ultrachat_200k`` → ``ultrachat-200k``."""
+    short = re.sub(r"[^a-z0-9.]+", "-", text.casefold()).strip("-.")[:60].strip("-.")
+    return short if re.match(r"[a-z0-9]", short) else "source"

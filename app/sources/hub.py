@@ -21,9 +21,8 @@ from pydantic import SecretStr
 from app.errors import CalibrantError, Refused
 from app.facets import Facet
 from app.settings import Settings
-from app.sources.conversion import NumberedRow, NumberedRows
+from app.sources.conversion import NumberedRow, NumberedRows, columns_read, require_columns
 from app.sources.entry import HubOrigin, SourceEntry
-from app.sources.formatters import FORMATTERS
 from app.sources.hub_errors import is_passing, sentence_of
 from app.sources.nearest import nearest
 from app.sources.raw_rows import RawRow
@@ -109,8 +108,8 @@ class Hub:
         origin = entry.origin
         assert isinstance(origin, HubOrigin)
         dataset = self._opened(origin, found)
-        _require_columns(entry, dataset.column_names)
         if dataset.column_names is not None:
+            require_columns(entry, dataset.column_names)
             dataset = dataset.select_columns(_wanted(entry, dataset.column_names))
         yield from _streamed(dataset, origin) if origin.streaming else _drawn(dataset, origin)
 
@@ -180,21 +179,9 @@ class Hub:
         return self.token.get_secret_value() if self.token else None
 
 
-def _require_columns(entry: SourceEntry, known: list[str] | None) -> None:
-    """Raise Refused for a column the data set has not, where the hub tells its columns."""
-    wanted = FORMATTERS[entry.formatter].reads or entry.columns
-    for column in (*wanted, *entry.label_columns.values()):
-        if known is not None and column not in known:
-            raise Refused(
-                f"{entry.name} has no column {column!r}{nearest(column, known)}; "
-                f"it has: {', '.join(known[:30])}."
-            )
-
-
 def _wanted(entry: SourceEntry, known: list[str]) -> list[str]:
     """The columns to read: pictures and sounds beside them are neither read nor decoded."""
-    read = {*(FORMATTERS[entry.formatter].reads or entry.columns), *entry.label_columns.values()}
-    read |= {facet.value for facet in Facet} | {"license"}
+    read = {*columns_read(entry), "license", *(facet.value for facet in Facet)}
     return [column for column in known if column in read]
 
 
