@@ -42,7 +42,7 @@ from app.calibration.repeated_lines import RepeatedLines
 from app.calibration.row_lengths import lengths_of
 from app.facets import Facet, label_of
 
-FORMAT = 1
+FORMAT = 2
 BATCH_ROWS = 256
 EXAMPLES = 5
 MOST_GROUPS = 500
@@ -109,7 +109,6 @@ class _Counted:
     lines: RepeatedLines = field(default_factory=RepeatedLines)
     slices: dict[str, _Slice] = field(default_factory=lambda: defaultdict(_Slice))
     sources: dict[str, list[int]] = field(default_factory=lambda: defaultdict(lambda: [0, 0]))
-    numbers: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
 
     def add(self, batch: Sequence[AuditedRow], detect: Detect) -> None:
         """Count some rows."""
@@ -135,8 +134,6 @@ class _Counted:
         part.cut_tokens += row.full_tokens - row.tokens
         self.sources[row.source][0] += 1
         self.sources[row.source][1] += row.tokens
-        if row.number is not None:
-            self.numbers[row.source].append(row.number)
 
     def _add_turns(self, row: AuditedRow) -> None:
         for turn in row.turns:
@@ -247,7 +244,7 @@ class _Counted:
                 if held_out is not None
             ],
         )
-        findings = findings_of(made, dict(self.numbers))
+        findings = findings_of(made)
         changed = {"findings": findings, "verdict": verdict_of(findings)}
         return made.model_copy(update=changed)
 

@@ -3,7 +3,7 @@ do about it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 from app.calibration.audit_report import Audit, Confusion, Finding, Severity
 from app.calibration.audited_row import DETECTED, NOT_KNOWN
@@ -20,7 +20,6 @@ CUT_BADLY = 0.25
 BOILERPLATE = 0.2
 LONGEST = 0.1
 LEAST_ROWS = 20
-FIRST_ROWS = 5
 UNLABELLED = 0.01
 UNTOLD = 0.05
 LISTED = 8
@@ -28,13 +27,12 @@ LISTED = 8
 _ORDER: dict[Severity, int] = {"error": 0, "warning": 1, "note": 2}
 
 
-def findings_of(audit: Audit, numbers: Mapping[str, Sequence[int]]) -> list[Finding]:
-    """Every finding, the gravest first. ``numbers`` are the positions, from 1, of each source's
-    rows in that source, where they are known."""
+def findings_of(audit: Audit) -> list[Finding]:
+    """Every finding, the gravest first."""
     found = [
         *_leaks(audit), *_named_but_absent(audit), *_asked_in_vain(audit),
         *_named_more_than_fed(audit), *_mislabelled(audit), *_cut(audit), *_duplicates(audit),
-        *_one_long_row(audit), *_first_rows(numbers), *_boilerplate(audit), *_unlabelled(audit),
+        *_one_long_row(audit), *_boilerplate(audit), *_unlabelled(audit),
         *_not_checked(audit),
     ]  # fmt: skip
     return sorted(found, key=lambda finding: _ORDER[finding.severity])
@@ -211,24 +209,6 @@ def _one_long_row(audit: Audit) -> Iterator[Finding]:
                 f"{percent(lengths.longest_share)} of all tokens."
             ),
             advice="Give slices tokens instead of rows, or lower the maximum length.",
-        )
-
-
-def _first_rows(numbers: Mapping[str, Sequence[int]]) -> Iterator[Finding]:
-    first = sorted(
-        source
-        for source, places in numbers.items()
-        if len(places) >= FIRST_ROWS and max(places) == len(places)
-    )
-    if first:
-        yield Finding(
-            kind="first_rows",
-            severity="warning",
-            sentence=(
-                f"Of {', '.join(first[:LISTED])} the first rows are taken, not a sample: sources "
-                "are often sorted."
-            ),
-            advice="Take a random sample: compose the set here instead of cutting the file.",
         )
 
 

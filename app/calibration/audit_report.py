@@ -11,7 +11,7 @@ from app.facets import Facet
 Severity = Literal["error", "warning", "note"]
 FindingKind = Literal[
     "leak", "named_but_absent", "asked_in_vain", "named_more_than_fed", "mislabelled",
-    "cut", "duplicates", "boilerplate", "one_long_row", "first_rows",
+    "cut", "duplicates", "boilerplate", "one_long_row",
     "fed_but_unlabelled", "counted_in_rows", "not_checked",
 ]  # fmt: skip
 

@@ -266,7 +266,7 @@ def _next_step(set_id: str, finding: Finding) -> NextStep | None:
             return NextStep(
                 label="Compose a copy without duplicates", address=f"{composer}&duplicates=drop"
             )
-        case "cut" | "one_long_row" | "boilerplate" | "first_rows" | "counted_in_rows":
+        case "cut" | "one_long_row" | "boilerplate" | "counted_in_rows":
             return NextStep(label="Compose a copy", address=composer)
         case "mislabelled" | "fed_but_unlabelled" | "asked_in_vain":
             return NextStep(label="Look at the sources", address="/sources")

@@ -50,8 +50,7 @@ class AuditedTurn:
 @dataclass(frozen=True, slots=True)
 class AuditedRow:
     """A row of a built set. ``tokens`` are fed, ``full_tokens`` were there before the cut;
-    ``labels`` are those it was chosen by, ``named`` values a prompt was assigned;
-    ``number`` is the row's place in its source, from 1, where that is known."""
+    ``labels`` are those it was chosen by, ``named`` values a prompt was assigned."""
 
     row_id: str
     source: str
@@ -61,7 +60,6 @@ class AuditedRow:
     turns: tuple[AuditedTurn, ...]
     labels: Mapping[Facet, str | None] = field(default_factory=dict)
     named: Mapping[Facet, str] = field(default_factory=dict)
-    number: int | None = None
 
     @property
     def content(self) -> tuple[AuditedTurn, ...]:

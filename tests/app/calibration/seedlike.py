@@ -55,6 +55,4 @@ def _row(
     )
     tokens = sum(turn.tokens for turn in turns) + 5
     labels = {Facet.SPOKEN_LANGUAGE: spoken, Facet.PROGRAMMING_LANGUAGE: code}
-    return AuditedRow(
-        name, f"source-{part}", part, tokens, tokens, turns, labels, number=number + 1
-    )
+    return AuditedRow(name, f"source-{part}", part, tokens, tokens, turns, labels)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import pytest
@@ -16,8 +17,13 @@ from app.calibration.audited_row import AuditedRow, AuditedTurn
 from app.calibration.detection import detect
 from app.calibration.duplicates import signatures
 from app.facets import Facet
-from app.sources.starter_corpus import load_rows
+from app.sources.starter_corpus import load_rows as read_rows
 from tests.app.calibration.seedlike import seedlike_rows
+
+
+@cache
+def load_rows() -> list[dict]:
+    return read_rows()
 
 
 def kinds(report: Audit) -> set[FindingKind]:
@@ -62,14 +68,13 @@ def test_tokens_are_counted_by_what_the_content_is(seedlike: Audit) -> None:
     assert spoken["he"].found_tokens == 0
 
 
-def test_the_first_rows_of_a_source_and_repeated_prompts_are_seen(seedlike: Audit) -> None:
-    assert "first_rows" in kinds(seedlike)
+def test_prompts_that_repeat_and_the_template_are_boilerplate(seedlike: Audit) -> None:
     assert {line.text for line in seedlike.boilerplate.lines} >= {"Answer in Hebrew"}
     assert seedlike.boilerplate.template_tokens == 5 * seedlike.rows
 
 
 def test_a_sound_set_is_called_sound() -> None:
-    rows = [row for row in load_rows(["permissive"]) if row["spoken_language"]][:60]
+    rows = [row for row in read_rows(["permissive"]) if row["spoken_language"]][:60]
     held_out = HeldOut([], signatures([]))
     report = audit([corpus_row(row) for row in rows], detect, held_out=held_out)
     assert report.findings == []
