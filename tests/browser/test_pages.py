@@ -15,6 +15,8 @@ PAGES = {
     "set": "/sets/{set_id}",
     "rows of a set": "/sets/{set_id}/rows",
     "audit": "/sets/{set_id}/audit",
+    "set import": "/sets/import",
+    "sets side by side": "/sets/diff?a=starter&b={set_id}",
     "models": "/models",
     "model": "/models/{model_id}",
     "recipes": "/recipes",
