@@ -182,7 +182,8 @@ def comparison_view(session: Session, settings: Settings, ids: list[str]) -> Com
 def comparison_of_directories(directories: list[Path]) -> ComparisonView:
     """Evaluations that the command line kept, side by side: what ``evaluate --out`` wrote.
 
-    Raises ComparisonRefused for fewer than two or more than six.
+    Raises ComparisonRefused for fewer than two or more than six, and when no two of them can be
+    compared: there is nothing else to show.
     """
     _require_a_few([str(each) for each in directories])
     subjects = []
@@ -193,6 +194,10 @@ def comparison_of_directories(directories: list[Path]) -> ComparisonView:
         subjects.append(
             SubjectView(letter=letter, id=str(directory), name=name, evaluation=evaluation)
         )
+    pairs = _pairs(subjects, [directory / ROWS_FILE for directory in directories])
+    problems = [pair.problem for pair in pairs if pair.problem]
+    if len(problems) == len(pairs):
+        raise ComparisonRefused(problems[0])
     return ComparisonView(
         jobs=",".join(str(each) for each in directories),
         subjects=subjects,
@@ -200,7 +205,7 @@ def comparison_of_directories(directories: list[Path]) -> ComparisonView:
         same_settings=0,
         coverage=[],
         layers=[],
-        pairs=_pairs(subjects, [directory / ROWS_FILE for directory in directories]),
+        pairs=pairs,
     )
 
 

@@ -10,11 +10,13 @@ from typer.testing import CliRunner
 
 from app import cli
 from app.base_models.service import add_model
+from app.comparison.views import ComparisonRefused, comparison_of_directories
 from app.database import migrate, session_for
 from app.jobs.models import Job
 from app.settings import Settings, get_settings
 from tests import seed as seeding
 from tests.app.conftest import Filled, client_of
+from tests.app.quality.evaluated import rows_of
 from tests.seed import second_job, seed
 
 
@@ -143,3 +145,12 @@ def test_directories_of_the_command_line_are_compared(two) -> None:
     found = CliRunner().invoke(cli.app, ["compare", *directories, "--json"])
     pair = json.loads(found.stdout)["pairs"][0]
     assert pair["overall"]["rows"] == 140
+
+
+def test_directories_of_other_rows_are_refused(two, tmp_path: Path) -> None:
+    filled, jobs = two
+    with (tmp_path / "evaluation.npz").open("wb") as stream:
+        rows_of(kl=[1, 2], tokens=[5, 6], row_ids=["a", "b"]).save(stream)
+    measured = filled.settings.jobs_dir / jobs.split(",")[0]
+    with pytest.raises(ComparisonRefused, match="they share 0"):
+        comparison_of_directories([measured, tmp_path])
