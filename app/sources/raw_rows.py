@@ -8,6 +8,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -105,18 +106,12 @@ def _csv_rows(stream: Stream, encoding: str, name: str, separator: str | None) -
     if first is None:
         raise Refused(f"{name} is empty: its first line names the columns.")
     separator = separator or max(",;\t|", key=first.count)
-    header = next(csv.reader([first], delimiter=separator))
-    _require_header(header, name)
     csv.field_size_limit(LONGEST_LINE)
-    reader = csv.reader(texts, delimiter=separator)
+    reader = csv.reader(chain([first], texts), delimiter=separator)
+    header = _next_cells(reader, name) or []
+    _require_header(header, name)
     number = 0
-    while True:
-        try:
-            cells = next(reader, None)
-        except csv.Error as error:
-            raise Refused(f"{name}, line {reader.line_num + 1:,}: {error}.") from error
-        if cells is None:
-            return
+    while (cells := _next_cells(reader, name)) is not None:
         if not cells:
             continue
         number += 1
@@ -126,8 +121,18 @@ def _csv_rows(stream: Stream, encoding: str, name: str, separator: str | None) -
             yield RawRow(number, dict(zip(header, cells, strict=True)))
 
 
+def _next_cells(reader: Any, name: str) -> list[str] | None:
+    """The next row of a table, None at its end. Raises Refused."""
+    try:
+        cells: list[str] | None = next(reader, None)
+    except csv.Error as error:
+        said = str(error).partition(" - ")[0]
+        raise Refused(f"{name}, line {reader.line_num:,}: {said}.") from error
+    return cells
+
+
 def _require_header(header: list[str], name: str) -> None:
-    if any(not column.strip() for column in header):
+    if not header or any(not column.strip() for column in header):
         raise Refused(f"{name}, line 1: a column has no name.")
     if repeated := sorted({column for column in header if header.count(column) > 1}):
         raise Refused(f"{name}, line 1: two columns are called {repeated[0]!r}.")

@@ -210,6 +210,9 @@ def test_a_huge_value_that_every_row_names_is_unpacked_for_few_at_once(
         ("a.csv", b"a,,c\n1,2,3\n", "line 1: a column has no name"),
         ("a.csv", b"a,b,a\n1,2,3\n", "line 1: two columns are called 'a'"),
         ("a.csv", b"", "a.csv is empty"),
+        ("a.csv", b"\n1,2\n", "line 1: a column has no name"),
+        ("a.csv", b"a\rb\n1\n", "a.csv, line 1: new-line character seen in unquoted field."),
+        ("a.csv", b"a,b\n1,2\n3\r4,5\n", "a.csv, line 3: new-line character seen in unquoted"),
         ("a.exe", b"MZ", "of no kind that can be read: give JSONL, JSON, CSV"),
         ("README", b"x", "of no kind that can be read"),
     ],
@@ -224,6 +227,11 @@ def test_a_table_with_other_separators_and_uneven_rows(tmp_path: Path) -> None:
     rows = read(tmp_path, "a.csv", b"a;b\n1;2\n3\n\n4;5;6\n7;8\n")
     assert [row.cells for row in rows] == [{"a": "1", "b": "2"}, None, None, {"a": "7", "b": "8"}]
     assert rows[1].problem == "it has 1 cells; the header has 2"
+
+
+def test_a_cell_and_a_column_may_have_line_breaks(tmp_path: Path) -> None:
+    rows = read(tmp_path, "a.csv", b'a,"b\nc"\n1,"x\ny"\n')
+    assert [row.cells for row in rows] == [{"a": "1", "b\nc": "x\ny"}]
 
 
 def test_plain_text_is_put_together_of_whole_paragraphs(tmp_path: Path) -> None:
