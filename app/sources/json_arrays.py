@@ -134,6 +134,8 @@ class _Text:
                 f"{self.name}, about byte {place:,} (0x{error.object[error.start]:02X}): not "
                 f"{self._encoding.upper()}: save it as UTF-8, or say its encoding."
             ) from error
+        except UnicodeError as error:
+            raise NotText(f"{self.name} is not {self._encoding.upper()}: {error}.") from error
         self._bytes += len(raw)
         self._ended = not raw
         return bool(raw)

@@ -139,8 +139,11 @@ def _decoded_lines(stream: Stream, encoding: str, name: str) -> Iterator[Line]:
     except UnicodeDecodeError as error:
         problem = _not_text(error, encoding)
         raise NotText(f"{name}, line {number + 1:,}: {problem}.") from error
+    except UnicodeError as error:  # of encodings that want a mark at the beginning
+        raise NotText(f"{name} is not {encoding.upper()}: {error}.") from error
     finally:
-        text.detach()
+        if not text.closed:  # the file may be closed before a reader that stops is
+            text.detach()
 
 
 def _skip_line(stream: Stream) -> None:

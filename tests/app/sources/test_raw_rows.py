@@ -105,6 +105,12 @@ def test_a_wrong_encoding_names_file_line_and_byte(tmp_path: Path) -> None:
     assert "no text encoding 'utf-9'" in refusal(tmp_path, "a.csv", b"a\n", encoding="utf-9")
 
 
+@pytest.mark.parametrize("name", ["a.csv", "a.json", "a.jsonl", "a.txt"])
+def test_an_encoding_that_wants_a_mark_says_so(tmp_path: Path, name: str) -> None:
+    said = refusal(tmp_path, name, b'[{"text": "words"}]\n', encoding="utf-16")
+    assert said == f"{name} is not UTF-16: UTF-16 stream does not start with BOM."
+
+
 def test_one_broken_line_does_not_stop_the_others(tmp_path: Path) -> None:
     content = b'{"a": 1}\n\n{"a": \n[1]\n{"a": 2}\n' + b"[" * 100_000 + b"\n"
     rows = read(tmp_path, "a.jsonl", content)
