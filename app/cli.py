@@ -21,10 +21,9 @@ from pydantic import ValidationError
 
 from app import database
 from app import demo as demo_job
+from app.audit import commands as audit_commands
 from app.base_models import commands as models_commands
-from app.calibration import audit_commands
 from app.calibration import commands as sets_commands
-from app.calibration import file_commands as set_file_commands
 from app.comparison import commands as comparison_commands
 from app.console import complain, tell
 from app.errors import CalibrantError, Refused
@@ -32,6 +31,7 @@ from app.jobs import commands as jobs_commands
 from app.processes import Installation, installation
 from app.recipes import commands as recipes_commands
 from app.remote import SERVER_VARIABLE
+from app.set_files import commands as set_file_commands
 from app.settings import Settings, get_settings
 from app.sources import commands as sources_commands
 

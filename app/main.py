@@ -18,9 +18,8 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from app import auth
 from app.assets import StaticAssets
+from app.audit import routes as audits
 from app.base_models import routes as base_models
-from app.calibration import audit_routes as audits
-from app.calibration import file_routes as set_files
 from app.calibration import routes as calibration
 from app.checkpoints import routes as checkpoints
 from app.comparison import routes as comparison
@@ -34,6 +33,7 @@ from app.negotiation import error_response
 from app.overview import routes as overview
 from app.quality import routes as quality
 from app.recipes import routes as recipes
+from app.set_files import routes as set_files
 from app.settings import Settings, get_settings, is_loopback
 from app.sources import routes as sources
 

@@ -14,9 +14,9 @@ import time
 from collections.abc import Iterator
 from functools import cache
 
-from app.calibration.audit import audit
-from app.calibration.audited_row import AuditedRow, AuditedTurn
-from app.calibration.detection import Found, detect
+from app.audit.audit import audit
+from app.audit.row import AuditedRow, AuditedTurn
+from app.detection.content import Found, detect
 from app.facets import Facet
 from app.sources.starter_corpus import load_rows
 

@@ -3,7 +3,7 @@
 ``python -m bench.detection [--rows N]``: for each label the rows that are found right, not told
 apart from it, found wrong and unknown, and what the wrong ones were taken for; then the time. The
 labels are those of the files the passages were cut from. The marks of
-``app/calibration/programming_marks.py`` were written with this corpus at hand, so its figures are
+``app/detection/programming_marks.py`` were written with this corpus at hand, so its figures are
 better than those of code from elsewhere.
 """
 
@@ -14,7 +14,7 @@ import time
 from collections import Counter, defaultdict
 from typing import Any
 
-from app.calibration.detection import Found, detect
+from app.detection.content import Found, detect
 from app.sources.starter_corpus import load_rows
 
 OUTCOMES = ("right", "not told apart", "wrong", "unknown")

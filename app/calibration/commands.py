@@ -16,13 +16,13 @@ from app.base_models.models import BaseModelRecord
 from app.calibration import service
 from app.calibration.building import build_set
 from app.calibration.built_set import BuiltSet
-from app.calibration.importing import read_for
 from app.calibration.models import CalibrationSet
 from app.calibration.rebuilding import read_manifest
 from app.calibration.rendering import Renderer
 from app.calibration.spec import SetSpec
 from app.calibration.starter import software_engineer
 from app.console import Json, complain, installed, say, tell, wide
+from app.set_files.service import read_for
 from app.settings import Settings
 from app.sources.catalogue import entries_of
 from app.sources.entry import SourceEntry

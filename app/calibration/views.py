@@ -12,8 +12,6 @@ from sqlmodel import Session
 from app.base_models import service as base_models
 from app.calibration import service
 from app.calibration.built_set import BuiltSet
-from app.calibration.comparing import builds_of
-from app.calibration.file_views import SetFiles, set_files
 from app.calibration.forms import SetFields, read_spec
 from app.calibration.models import CalibrationSet
 from app.calibration.rendered_rows import RowsPage, rendered_page
@@ -25,6 +23,8 @@ from app.errors import CalibrantError
 from app.facets import Facet, label_of, vocabulary
 from app.recipes import service as recipes
 from app.recipes.schema import DEFAULT_PRESET, PRESETS, Recipe
+from app.set_files.comparing import builds_of
+from app.set_files.views import SetFiles, set_files
 from app.settings import Settings
 from app.sources.catalogue import SourceState, list_sources
 

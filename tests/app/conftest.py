@@ -11,6 +11,7 @@ from fastapi.testclient import TestClient
 from app.database import migrate
 from app.main import create_app
 from app.settings import Settings
+from tests.model_directory import make_model_directory
 from tests.seed import Seeded, seed
 
 HTML = {"accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
@@ -50,3 +51,9 @@ def client(settings: Settings) -> TestClient:
 def html() -> dict[str, str]:
     """Headers of a browser."""
     return dict(HTML)
+
+
+@pytest.fixture(scope="session")
+def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model directory without weights, not to be changed."""
+    return make_model_directory(tmp_path_factory.mktemp("model"))

@@ -11,7 +11,7 @@ from playwright.sync_api import Browser, Page, expect
 from app.calibration.building import build_set
 from app.calibration.service import get_set, save_set, spec_of
 from app.database import session_for
-from tests.app.calibration.set_file_samples import SHORT
+from tests.app.set_files.samples import SHORT
 from tests.browser.conftest import Site
 
 

@@ -13,8 +13,8 @@ from transformers import AutoTokenizer
 
 from app.calibration.building import build_set
 from app.calibration.built_set import BuiltSet
-from app.calibration.row_export import write_rows
 from app.calibration.spec import SetSpec, Slice
+from app.set_files.rows import write_rows
 from app.settings import ROOT
 from workers.engine.calibration_rows import ModelLimits, read_rows
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from app.settings import ROOT
-from tests.app.calibration.set_file_samples import SHORT, fifty_entries
+from tests.app.set_files.samples import SHORT, fifty_entries
 from tests.integration.server import calibrant
 
 MODEL = ROOT / "demo" / "model"

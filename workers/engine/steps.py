@@ -160,7 +160,7 @@ def audit_step(run: Run) -> Figures:
     spec = run.spec
     if not isinstance(spec.calibration, SetSpec):
         raise CalibrantError("An audit needs a set that is built here, not a file of rows.")
-    from app.calibration.auditing import audit_built_set
+    from app.audit.service import audit_built_set
     from app.calibration.built_set import load_built_set
 
     report = audit_built_set(

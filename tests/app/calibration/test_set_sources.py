@@ -10,10 +10,10 @@ import yaml
 from fastapi.testclient import TestClient
 
 from app.calibration.building import build_set
-from app.calibration.importing import read_for
 from app.calibration.service import get_set, spec_of
 from app.calibration.set_sources import missing_sources
 from app.database import migrate, session_for
+from app.set_files.service import read_for
 from app.settings import Settings
 from tests.integration.server import calibrant
 

@@ -1,0 +1,1 @@
+"""What a calibration set is labelled with, against what is in it."""

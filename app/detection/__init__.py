@@ -1,0 +1,1 @@
+"""What a text is: its script, its spoken or its programming language."""

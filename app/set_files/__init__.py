@@ -1,0 +1,1 @@
+"""Sets as files of several formats, and two sets side by side."""
