@@ -22,7 +22,7 @@ from workers.engine.batches import pack
 from workers.engine.calibration_rows import CalibrationRow
 from workers.engine.forward import last_hidden
 from workers.engine.routing import count_routing
-from workers.engine.steps import load_for_computing
+from workers.engine.run import load_for_computing
 
 ROWS = 32
 

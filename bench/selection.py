@@ -50,7 +50,8 @@ from workers.engine.loading import limits_of, linearize, load_tokenizer
 from workers.engine.observation import Observed, observe
 from workers.engine.quantization import plan_of, quantize
 from workers.engine.routing import count_routing, write_coverage
-from workers.engine.steps import load_for_computing, stored_dtypes
+from workers.engine.run import load_for_computing
+from workers.engine.steps import stored_dtypes
 
 BUDGET = 60_000
 RECIPE = PRESETS["experts-w4a16-g32"].model_copy(update={"statistics": "routed", "search": "fast"})

@@ -322,7 +322,7 @@ def _run(spec: JobSpec, events: Path | None = None) -> JobResult:
 def _model_and_rows(directory: Path, rows: Path) -> tuple[PreTrainedModel, CalibrationRows]:
     from workers.engine.calibration_rows import read_rows
     from workers.engine.loading import limits_of, load_tokenizer
-    from workers.engine.steps import load_for_computing
+    from workers.engine.run import load_for_computing
 
     tokenizer = load_tokenizer(directory)
     model = load_for_computing(directory)

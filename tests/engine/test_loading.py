@@ -18,8 +18,8 @@ from workers.engine.loading import (
     load_tokenizer,
     refuse_unusable_source,
 )
+from workers.engine.run import load_for_computing
 from workers.engine.safetensors_files import INDEX, Shards
-from workers.engine.steps import load_for_computing
 
 
 @pytest.fixture

@@ -12,7 +12,8 @@ from app.jobs.events import Emit, StepFinished, StepStarted
 from app.jobs.spec import JobResult, JobSpec
 from workers.engine.device import set_threads
 from workers.engine.resuming import drop_layers
-from workers.engine.steps import STEP_FUNCTIONS, Run
+from workers.engine.run import Run
+from workers.engine.steps import STEP_FUNCTIONS
 
 
 def run(spec: JobSpec, emit: Emit) -> JobResult:

@@ -1,6 +1,6 @@
 """The steps of a job, each a function from what is known so far to what it adds.
 
-``Run`` is what is known so far. Every step returns the figures worth showing beside it, and
+Every step returns the figures worth showing beside it, and
 writes its artifact into the job's directory, whole or not at all.
 """
 
@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from pydantic import BaseModel
@@ -22,8 +21,6 @@ from app.calibration.spec import SetSpec
 from app.coverage.profile import Profile
 from app.coverage.summary import concerns, starved
 from app.errors import CalibrantError, OutOfMemory, RecipeRefused
-from app.jobs.events import Emit, Notice, Progress
-from app.jobs.spec import JobResult, JobSpec
 from app.jobs.states import Step
 from app.quality.divergence import evaluation_of
 from app.quality.evaluated_rows import FILE as ROWS_FILE
@@ -31,7 +28,7 @@ from app.recipes.schema import Recipe
 from workers.engine.architecture import moe_layers
 from workers.engine.calibration_rows import CalibrationRows, ModelLimits, read_rows
 from workers.engine.checkpoint_names import checkpoint_names
-from workers.engine.device import compute_device, compute_dtype, release_memory
+from workers.engine.device import release_memory
 from workers.engine.evaluation import measure
 from workers.engine.export import export, refuse_taken_destination
 from workers.engine.forward import pack_for
@@ -40,13 +37,11 @@ from workers.engine.layer_store import LayerStore
 from workers.engine.loading import (
     limits_of,
     linearize,
-    load_model,
     load_tokenizer,
     read_config,
-    refuse_not_finite,
 )
 from workers.engine.manifest import source_of
-from workers.engine.observation import Observed, observe
+from workers.engine.observation import observe
 from workers.engine.preflight import meta_model, preflight, refuse_too_large, refuse_unfit
 from workers.engine.quantization import (
     Plan,
@@ -55,7 +50,6 @@ from workers.engine.quantization import (
     plan_of,
     quantize,
 )
-from workers.engine.resources import resting_device
 from workers.engine.resuming import fingerprint, open_store
 from workers.engine.routing import (
     RoutingCounts,
@@ -63,52 +57,14 @@ from workers.engine.routing import (
     count_routing,
     write_coverage,
 )
+from workers.engine.run import Run, needed
 from workers.engine.safetensors_files import Shards
 from workers.engine.verification import verify
 
 Figures = dict[str, Any]
-T = TypeVar("T")
 
 TOKENS_A_BATCH = 512
 FEWEST_TOKENS = 16
-
-
-@dataclass
-class Run:
-    """A job under way: its spec, where its events go, its result so far, and what later steps
-    need of earlier ones."""
-
-    spec: JobSpec
-    emit: Emit
-    result: JobResult = field(default_factory=JobResult)
-    rows: CalibrationRows | None = None
-    held_out: CalibrationRows | None = None
-    original: Observed | None = None
-    model: PreTrainedModel | None = None
-    quantized: Quantized | None = None
-
-    @property
-    def destination(self) -> Path:
-        """Where the checkpoint goes: the spec's place, or ``checkpoint`` in the job's own."""
-        return self.spec.checkpoint or self.spec.directory / "checkpoint"
-
-    def progress(self, step: Step, unit: str) -> Callable[[int, int], None]:
-        """A callback that emits how far ``step`` is."""
-
-        def tell(done: int, total: int) -> None:
-            self.emit(Progress(step=step, done=done, total=total, unit=unit))
-
-        return tell
-
-    def notice(self, message: str, step: Step, *, warning: bool = False) -> None:
-        """Emit a sentence for the person."""
-        self.emit(Notice(step=step, level="warning" if warning else "info", message=message))
-
-    def loaded_model(self) -> PreTrainedModel:
-        """The source model on the compute device; loaded once."""
-        if self.model is None:
-            self.model = load_for_computing(self.spec.model)
-        return self.model
 
 
 def build(run: Run) -> Figures:
@@ -138,10 +94,10 @@ def build(run: Run) -> Figures:
 def preflight_step(run: Run) -> Figures:
     """Say what a quantize job would do and need; ``preflight.json``. What would refuse it is a
     finding, not a failure."""
-    spec, recipe = run.spec, _needed(run.spec.recipe)
+    spec, recipe = run.spec, needed(run.spec.recipe)
     rows = spec.calibration
     if isinstance(rows, SetSpec):
-        rows = spec.sets_dir / _needed(run.rows).id
+        rows = spec.sets_dir / needed(run.rows).id
     found = preflight(spec.model, recipe, rows, run.destination)
     run.result.preflight = found
     write_model(spec.directory / "preflight.json", found)
@@ -164,7 +120,7 @@ def audit_step(run: Run) -> Figures:
     from app.calibration.built_set import load_built_set
 
     report = audit_built_set(
-        load_built_set(spec.sets_dir / _needed(run.rows).id),
+        load_built_set(spec.sets_dir / needed(run.rows).id),
         sources_dir=spec.sources_dir or spec.sets_dir.parent / "sources",
         index_dir=spec.sets_dir.parent / "index",
         progress=run.progress(Step.AUDIT, "rows"),
@@ -181,7 +137,7 @@ def audit_step(run: Run) -> Figures:
 def profile(run: Run) -> Figures:
     """Count which experts the set reaches by the model's own routing; ``coverage.npz``. What the
     original makes of held-out rows is kept, so that it need not be in memory to be compared."""
-    rows = _needed(run.rows)
+    rows = needed(run.rows)
     model = run.loaded_model()
     batches = pack_for(model, rows.rows)
     held_out = pack_for(model, run.held_out.rows) if run.held_out else []
@@ -224,8 +180,8 @@ def _keep_coverage(run: Run, name: str, routing: RoutingCounts, rows: Calibratio
 
 def quantize_step(run: Run) -> Figures:
     """Smooth and quantize layer by layer; ``layers.json`` and ``modules.json``."""
-    rows = _needed(run.rows)
-    recipe = _needed(run.spec.recipe)
+    rows = needed(run.rows)
+    recipe = needed(run.spec.recipe)
     run.quantized = _quantized_in_memory(run, rows, recipe)
     plan = run.quantized.plan
     run.result.layers = run.quantized.layers
@@ -246,10 +202,10 @@ def evaluate_step(run: Run) -> Figures:
     if run.held_out is None:
         run.notice("There are no held-out rows, so the error was not measured.", Step.EVALUATE)
         return {}
-    original = _needed(run.original)
+    original = needed(run.original)
     progress = run.progress(Step.EVALUATE, "batches")
     quantized = observe(
-        _needed(run.model),
+        needed(run.model),
         original.batches,
         progress,
         what="The quantized model",
@@ -274,10 +230,10 @@ def evaluate_step(run: Run) -> Figures:
 def export_step(run: Run) -> Figures:
     """Write the checkpoint."""
     exported = export(
-        model=_needed(run.model),
-        quantized=_needed(run.quantized),
+        model=needed(run.model),
+        quantized=needed(run.quantized),
         source=run.spec.model,
-        set_id=_needed(run.rows).id,
+        set_id=needed(run.rows).id,
         destination=run.destination,
         on_shard=run.progress(Step.EXPORT, "files"),
     )
@@ -297,7 +253,7 @@ def verify_step(run: Run) -> Figures:
 
     Raises CalibrantError when it does not hold, after writing what was found.
     """
-    checkpoint = _needed(run.result.checkpoint)
+    checkpoint = needed(run.result.checkpoint)
     run.model = run.quantized = None
     release_memory()
     found = verify(checkpoint, run.spec.model, run.progress(Step.VERIFY, "tensors"))
@@ -428,23 +384,6 @@ def _limits(directory: Path) -> ModelLimits:
     return limits_of(meta_model(directory))
 
 
-def load_for_computing(directory: Path) -> PreTrainedModel:
-    """The source model in the dtype scales are searched in, on the compute device, or in RAM where
-    an accelerator is too small to hold it (``workers.engine.forward``)."""
-    shapes = meta_model(directory)
-    device = compute_device()
-    dtype = compute_dtype(device, shapes.dtype)
-    model = load_model(directory, dtype, resting_device(shapes, dtype, device))
-    refuse_not_finite(model, directory)
-    return model
-
-
 def _write_list(file: Path, items: list[Any]) -> None:
     documents = [item.model_dump() for item in items if isinstance(item, BaseModel)]
     write_text(file, json.dumps(documents, indent=1) + "\n")
-
-
-def _needed(value: T | None) -> T:
-    if value is None:
-        raise CalibrantError("A step of this job needs what an earlier one was to leave behind.")
-    return value

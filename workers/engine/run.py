@@ -1,0 +1,80 @@
+"""A job under way: what is known of it so far, and the model it is about."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+from transformers import PreTrainedModel
+
+from app.errors import CalibrantError
+from app.jobs.events import Emit, Notice, Progress
+from app.jobs.spec import JobResult, JobSpec
+from app.jobs.states import Step
+from workers.engine.calibration_rows import CalibrationRows
+from workers.engine.device import compute_device, compute_dtype
+from workers.engine.loading import load_model, refuse_not_finite
+from workers.engine.observation import Observed
+from workers.engine.preflight import meta_model
+from workers.engine.quantization import Quantized
+from workers.engine.resources import resting_device
+
+T = TypeVar("T")
+
+
+@dataclass
+class Run:
+    """A job under way: its spec, where its events go, its result so far, and what later steps
+    need of earlier ones."""
+
+    spec: JobSpec
+    emit: Emit
+    result: JobResult = field(default_factory=JobResult)
+    rows: CalibrationRows | None = None
+    held_out: CalibrationRows | None = None
+    original: Observed | None = None
+    model: PreTrainedModel | None = None
+    quantized: Quantized | None = None
+
+    @property
+    def destination(self) -> Path:
+        """Where the checkpoint goes: the spec's place, or ``checkpoint`` in the job's own."""
+        return self.spec.checkpoint or self.spec.directory / "checkpoint"
+
+    def progress(self, step: Step, unit: str) -> Callable[[int, int], None]:
+        """A callback that emits how far ``step`` is."""
+
+        def tell(done: int, total: int) -> None:
+            self.emit(Progress(step=step, done=done, total=total, unit=unit))
+
+        return tell
+
+    def notice(self, message: str, step: Step, *, warning: bool = False) -> None:
+        """Emit a sentence for the person."""
+        self.emit(Notice(step=step, level="warning" if warning else "info", message=message))
+
+    def loaded_model(self) -> PreTrainedModel:
+        """The source model on the compute device; loaded once."""
+        if self.model is None:
+            self.model = load_for_computing(self.spec.model)
+        return self.model
+
+
+def load_for_computing(directory: Path) -> PreTrainedModel:
+    """The source model in the dtype scales are searched in, on the compute device, or in RAM where
+    an accelerator is too small to hold it (``workers.engine.forward``)."""
+    shapes = meta_model(directory)
+    device = compute_device()
+    dtype = compute_dtype(device, shapes.dtype)
+    model = load_model(directory, dtype, resting_device(shapes, dtype, device))
+    refuse_not_finite(model, directory)
+    return model
+
+
+def needed(value: T | None) -> T:
+    """What an earlier step left behind. Raises CalibrantError when it is not there."""
+    if value is None:
+        raise CalibrantError("A step of this job needs what an earlier one was to leave behind.")
+    return value
