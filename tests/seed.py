@@ -7,16 +7,11 @@ shape, so that every page has what it shows.
 
 from __future__ import annotations
 
-import hashlib
-import json
-import struct
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
-import numpy as np
 from sqlmodel import Session
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from app.base_models.models import BaseModelRecord
 from app.base_models.service import add_model
@@ -27,7 +22,7 @@ from app.calibration.models import CalibrationSet
 from app.calibration.service import index_for, save_set
 from app.calibration.spec import SetSpec, Slice
 from app.calibration.views import starter
-from app.coverage.profile import FACET_COLUMNS, Profile
+from app.coverage.profile import Profile
 from app.coverage.summary import experts_reached
 from app.database import session_for, utc_now
 from app.facets import Facet
@@ -35,7 +30,6 @@ from app.jobs import record, service
 from app.jobs.events import (
     Event,
     LayerQuantized,
-    MappingSearched,
     Notice,
     Progress,
     StepFinished,
@@ -43,26 +37,23 @@ from app.jobs.events import (
 )
 from app.jobs.models import Job
 from app.jobs.spec import (
-    CheckpointFile,
-    Evaluation,
     JobResult,
-    LayerReport,
-    ModuleReport,
     Verification,
 )
 from app.jobs.states import JobKind, JobState, Step
-from app.quality.divergence import evaluation_of
-from app.quality.evaluated_rows import EvaluatedRows
 from app.recipes.schema import DEFAULT_PRESET
 from app.settings import Settings
-from app.sources.starter_corpus import load_rows
-
-LAYERS, EXPERTS, TOP_K, HIDDEN, INTERMEDIATE, VOCABULARY = 6, 32, 4, 128, 64, 1200
-SPECIAL_TOKENS = ["<bos>", "<eos>", "<|system|>", "<|user|>", "<|assistant|>"]
-TEMPLATE = """\
-{{ bos_token }}{% for message in messages %}<|{{ message.role }}|>
-{{ message.content }}{% if message.role == 'assistant' %}{{ eos_token }}{% endif %}
-{% endfor %}"""
+from tests.seeded_artifacts import (
+    evaluated_rows,
+    evaluation_of_rows,
+    layer_reports,
+    module_reports,
+    profile_of,
+    searches,
+    write_checkpoint,
+    write_json,
+)
+from tests.seeded_model import LAYERS, write_model
 
 
 @dataclass(frozen=True)
@@ -109,72 +100,6 @@ def small_spec() -> SetSpec:
         token_budget=20_000,
         seed=7,
     )
-
-
-# --- A model directory ---------------------------------------------------------------------------
-
-
-def write_model(directory: Path, experts: int = EXPERTS) -> Path:
-    """A MiniMax-M2 in miniature: configuration, tokenizer and safetensors of zeros. With no
-    experts a dense one."""
-    directory.mkdir(parents=True, exist_ok=True)
-    config = {
-        "architectures": ["MiniMaxM2ForCausalLM" if experts else "LlamaForCausalLM"],
-        "model_type": "minimax_m2" if experts else "llama",
-        "num_hidden_layers": LAYERS,
-        "hidden_size": HIDDEN,
-        "intermediate_size": INTERMEDIATE,
-        "vocab_size": VOCABULARY,
-        "max_position_embeddings": 2048,
-        "scoring_func": "sigmoid",
-    }
-    if experts:
-        config |= {"num_local_experts": experts, "num_experts_per_tok": TOP_K}
-    (directory / "config.json").write_text(json.dumps(config))
-    _write_tokenizer(directory)
-    _write_weights(directory / "model.safetensors", experts)
-    return directory
-
-
-def _write_tokenizer(directory: Path) -> None:
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY,
-        special_tokens=SPECIAL_TOKENS,
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator((row["text"] for row in load_rows()[::10]), trainer)
-    tokenizer.save(str(directory / "tokenizer.json"))
-    config = {"bos_token": "<bos>", "eos_token": "<eos>", "chat_template": TEMPLATE}
-    (directory / "tokenizer_config.json").write_text(json.dumps(config))
-
-
-def _write_weights(file: Path, experts: int) -> None:
-    shapes = {"model.embed_tokens.weight": (VOCABULARY, HIDDEN)}
-    for layer in range(LAYERS):
-        here = f"model.layers.{layer}"
-        for name in ("q_proj", "k_proj", "v_proj", "o_proj"):
-            shapes[f"{here}.self_attn.{name}.weight"] = (HIDDEN, HIDDEN)
-        if experts:
-            shapes[f"{here}.block_sparse_moe.gate.weight"] = (experts, HIDDEN)
-            shapes[f"{here}.block_sparse_moe.e_score_correction_bias"] = (experts,)
-        for expert in range(experts):
-            names = {"w1": (INTERMEDIATE, HIDDEN), "w2": (HIDDEN, INTERMEDIATE)}
-            for name, shape in (names | {"w3": (INTERMEDIATE, HIDDEN)}).items():
-                shapes[f"{here}.block_sparse_moe.experts.{expert}.{name}.weight"] = shape
-    header, place = {}, 0
-    for name, shape in shapes.items():
-        size = 2 * int(np.prod(shape))
-        header[name] = {"dtype": "BF16", "shape": shape, "data_offsets": [place, place + size]}
-        place += size
-    text = json.dumps(header).encode()
-    file.write_bytes(struct.pack("<Q", len(text)) + text + bytes(place))
-
-
-# --- Jobs ----------------------------------------------------------------------------------------
 
 
 def queued_job(
@@ -318,15 +243,15 @@ def succeeded_job(
         done = StepFinished(step=step, seconds=4.2, figures=figures)
         _tell(session, job, StepStarted(step=step), done)
     directory = settings.jobs_dir / job.id
-    _write_json(directory / "layers.json", [one.model_dump() for one in layers])
-    _write_json(directory / "modules.json", [one.model_dump() for one in module_reports(layers)])
-    _write_json(directory / "evaluation.json", evaluation.model_dump())
+    write_json(directory / "layers.json", [one.model_dump() for one in layers])
+    write_json(directory / "modules.json", [one.model_dump() for one in module_reports(layers)])
+    write_json(directory / "evaluation.json", evaluation.model_dump())
     with (directory / "evaluation.npz").open("wb") as stream:
         rows.save(stream)
     reached, total = experts_reached(Profile.load(directory / "coverage.npz"))
     checkpoint = settings.checkpoints_dir / job.id
     built = _built(session, settings, job)
-    files = _write_checkpoint(checkpoint)
+    files = write_checkpoint(checkpoint)
     result = JobResult(
         set_id=built.id,
         set_rows=built.rows,
@@ -398,158 +323,3 @@ def _first_steps(session: Session, settings: Settings, job: Job) -> list[Event]:
             figures={"experts_reached": reached, "experts_total": total},
         ),
     ]
-
-
-# --- Artifacts -----------------------------------------------------------------------------------
-
-
-def profile_of(built: BuiltSet, experts: int = EXPERTS, layers: int = LAYERS) -> Profile:
-    """Routing counts in which every programming language prefers some experts."""
-    random = np.random.default_rng(3)
-    rows = built.table().to_pylist()
-    tokens = np.array([len(row["input_ids"]) for row in rows], dtype=np.int64)
-    taste: dict[str, np.ndarray] = {}
-    counts = np.zeros((len(rows), layers, experts), dtype=np.uint32)
-    for number, row in enumerate(rows):
-        key = str(row["programming_language"] or row["spoken_language"])
-        if key not in taste:
-            taste[key] = random.dirichlet(np.full(experts, 0.35), size=layers)
-        for layer in range(layers):
-            counts[number, layer] = random.multinomial(tokens[number] * TOP_K, taste[key][layer])
-    columns = {name: np.array([str(row.get(name) or "") for row in rows]) for name in FACET_COLUMNS}
-    loads = counts.sum(axis=0, dtype=np.int64)
-    together = loads[:, :, None] * loads[:, None, :] // loads.sum(axis=1)[:, None, None]
-    together[:, range(experts), range(experts)] = loads
-    return Profile(
-        counts=counts,
-        mass=counts.astype(np.float32) / TOP_K,
-        layers=np.arange(layers, dtype=np.int64),
-        row_ids=np.array([str(row["row_id"]) for row in rows]),
-        tokens=tokens,
-        top_k=TOP_K,
-        facets=columns,
-        together=together.astype(np.uint32),
-        set_id=built.id,
-    )
-
-
-def layer_reports() -> list[LayerReport]:
-    """Errors of six layers of 4-bit weights."""
-    random = np.random.default_rng(4)
-    errors = 0.0071 * (1 + 0.35 * random.random(LAYERS))
-    return [
-        LayerReport(
-            layer=i,
-            relative_mse=float(e),
-            sqnr_db=float(-10 * np.log10(e)),
-            output_relative_mse=float(e / 40),
-            output_sqnr_db=float(-10 * np.log10(e / 40)),
-            held_out_relative_mse=float(e / 36),
-            held_out_sqnr_db=float(-10 * np.log10(e / 36)),
-        )
-        for i, e in enumerate(errors)
-    ]
-
-
-def module_reports(layers: list[LayerReport]) -> list[ModuleReport]:
-    """Errors of every expert's three weights."""
-    random = np.random.default_rng(5)
-    reports = []
-    for layer in layers:
-        for expert in range(EXPERTS):
-            for name in ("gate_proj", "up_proj", "down_proj"):
-                error = layer.relative_mse * float(0.8 + 0.4 * random.random())
-                module = f"model.layers.{layer.layer}.mlp.experts.{expert}.{name}"
-                sqnr = float(-10 * np.log10(error))
-                down = name == "down_proj"
-                reports.append(
-                    ModuleReport(
-                        layer=layer.layer,
-                        module=module,
-                        relative_mse=error,
-                        sqnr_db=sqnr,
-                        rows=HIDDEN if down else INTERMEDIATE,
-                        columns=INTERMEDIATE if down else HIDDEN,
-                        signal=float(random.uniform(20, 60)),
-                    )
-                )
-    return reports
-
-
-def searches() -> list[MappingSearched]:
-    """What AWQ's search said: a norm and an up projection of each layer."""
-    random = np.random.default_rng(8)
-    found = []
-    for layer in range(LAYERS):
-        for name, readers in (("post_attention_layernorm", 65), ("mlp.experts.3.up_proj", 1)):
-            before = float(random.uniform(1e-5, 4e-5))
-            found.append(
-                MappingSearched(
-                    layer=layer,
-                    smooth_layer=f"model.layers.{layer}.{name}",
-                    balance_layers=readers,
-                    initial_error=before,
-                    best_error=before * float(random.uniform(0.6, 0.95)),
-                )
-            )
-    return found
-
-
-def evaluated_rows(change: float = 0.0) -> EvaluatedRows:
-    """Held-out rows with a mean KL of 0.003041 nats a token. ``change`` is what their KL changes
-    by as a share in COBOL alone: other rows stay what they were but for noise."""
-    random = np.random.default_rng(6)
-    rows = 140
-    languages = random.choice(
-        ["en", "de", "ja", "ar", "he"], size=rows, p=[0.4, 0.2, 0.2, 0.1, 0.1]
-    )
-    code = random.choice(["Python", "Rust", "COBOL", "Haskell", ""], size=rows)
-    domains = random.choice(["code", "law", "medical", "tool-use"], size=rows)
-    found = EvaluatedRows.empty(
-        "held-out",
-        [hashlib.sha256(str(at).encode()).hexdigest()[:16] for at in range(rows)],
-        {
-            "spoken_language": list(languages),
-            "programming_language": list(code),
-            "domain": list(domains),
-        },
-        list(range(LAYERS)),
-    )
-    found.tokens[:] = random.integers(40, 256, size=rows)
-    found.routed[:] = found.tokens + 1
-    kl = found.tokens * 0.003 * random.lognormal(0, 0.6, size=rows)
-    found.kl[:] = kl * (0.003041 * found.tokens.sum() / kl.sum())
-    found.loss_base[:] = found.tokens * random.normal(3.72, 0.2, size=rows)
-    found.loss[:] = found.loss_base + found.tokens * random.normal(0.003, 0.002, size=rows)
-    found.same_top[:] = random.binomial(found.tokens, 0.97)
-    for layer in range(LAYERS):
-        found.router_same[:, layer] = random.binomial(found.routed, 1 - 0.021 * layer)
-        found.router_kl[:, layer] = found.routed * 0.0004 * layer
-    if change:
-        found.kl[:] *= np.where(code == "COBOL", 1 + change, 1) * random.normal(1, 0.2, size=rows)
-    return found
-
-
-def evaluation_of_rows(rows: EvaluatedRows) -> Evaluation:
-    """The figures of seeded rows, the mean without its last bits."""
-    found = evaluation_of(rows)
-    return found.model_copy(update={"kl_mean": round(found.kl_mean, 12)})
-
-
-def _write_json(file: Path, document: object) -> None:
-    file.write_text(json.dumps(document))
-
-
-def _write_checkpoint(directory: Path) -> list[CheckpointFile]:
-    directory.mkdir(parents=True, exist_ok=True)
-    contents = {
-        "config.json": b'{"model_type": "minimax_m2"}\n',
-        "model.safetensors": np.random.default_rng(1).bytes(4_200_000),
-        "tokenizer.json": b"{}\n" * 400,
-    }
-    files = []
-    for name, content in contents.items():
-        (directory / name).write_bytes(content)
-        digest = hashlib.sha256(content).hexdigest()
-        files.append(CheckpointFile(name=name, size_bytes=len(content), sha256=digest))
-    return files

@@ -17,7 +17,8 @@ from app.calibration.spec import SetSpec, Slice
 from app.facets import Facet
 from app.settings import Settings
 from tests.app.audit.test_service import conversations_of, write_source
-from tests.seed import small_spec, write_model
+from tests.seed import small_spec
+from tests.seeded_model import write_model
 
 SEED = SetSpec(
     name="Made by the seed's method",

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from fastapi.testclient import TestClient
 
-from tests.seed import write_model
+from tests.seeded_model import write_model
 
 
 def test_a_model_is_added_by_its_path(client: TestClient, html: dict, tmp_path: Path) -> None:

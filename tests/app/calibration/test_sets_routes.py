@@ -13,7 +13,8 @@ from app.calibration.forms import fields_of_form, fields_of_spec, read_spec
 from app.calibration.spec import SetSpec
 from app.calibration.views import starter
 from app.settings import Settings
-from tests.seed import small_spec, write_model
+from tests.seed import small_spec
+from tests.seeded_model import write_model
 
 KINDS = ("truncation", "min_tokens", "duplicates", "packing", "reasoning", "kept")
 OF_SLICE = (

@@ -20,7 +20,8 @@ from app.jobs.models import Job
 from app.settings import Settings
 from tests.app.conftest import HTML, client_of
 from tests.app.coverage.profiles import dense
-from tests.seed import Seeded, seed, small_spec, write_model
+from tests.seed import Seeded, seed, small_spec
+from tests.seeded_model import write_model
 
 
 @pytest.fixture

@@ -12,7 +12,8 @@ from app.coverage.pools import pool_of
 from app.errors import CompositionRefused
 from app.facets import Facet
 from app.settings import Settings
-from tests.seed import small_spec, write_model
+from tests.seed import small_spec
+from tests.seeded_model import write_model
 
 
 @pytest.fixture

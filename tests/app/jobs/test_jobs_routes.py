@@ -12,7 +12,8 @@ from sqlmodel import Session
 from app.jobs import live, service
 from app.jobs.states import JobState
 from app.settings import Settings
-from tests.seed import small_spec, write_model
+from tests.seed import small_spec
+from tests.seeded_model import write_model
 
 
 @pytest.mark.parametrize("state", ["succeeded", "failed", "cancelled", "lost", "running", "queued"])

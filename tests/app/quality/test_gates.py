@@ -11,7 +11,7 @@ from app.database import session_for
 from app.jobs.spec import Verification
 from app.quality.gates import Gates, Verdict, judge, verdict_of
 from app.quality.service import set_gates
-from tests.seed import evaluated_rows, evaluation_of_rows
+from tests.seeded_artifacts import evaluated_rows, evaluation_of_rows
 
 EVALUATION = evaluation_of_rows(evaluated_rows())
 OK = Verification(ok=True, tensors=3, quantized=1, problems=[])

@@ -7,7 +7,7 @@ from fastapi.testclient import TestClient
 
 from app.recipes.files import dump_recipe
 from app.recipes.schema import PRESETS
-from tests.seed import write_model
+from tests.seeded_model import write_model
 
 OLD = Path(__file__).with_name("old_experts.yaml").read_text(encoding="utf-8")
 TEXT = dump_recipe(PRESETS["experts-w4a16-g32"].model_copy(update={"grid": 8}))
