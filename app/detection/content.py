@@ -70,6 +70,8 @@ _FENCE = re.compile(
     r"^ {0,3}(`{3,}|~{3,})[ \t]*([^\s`]*)[^\n]*\n(.*?)(?:^ {0,3}\1[ \t]*$|\Z)",
     re.MULTILINE | re.DOTALL,
 )
+# Half of a pair, as broken JSON has it: no library takes one.
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 _SIGNS = re.compile(r"[{}()\[\];=<>_/\\*#&|$@%^~`+]")
 _NOT_WORDS = re.compile(r"`[^`\n]*`|https?://\S+|<[^>\n]{1,200}>|\\\w+")
 
@@ -107,6 +109,7 @@ class Found:
 def detect(text: str) -> tuple[Found, ...]:
     """What the parts of a text are, in order. Prose with fenced code has both as parts of their
     own; a text of nothing but white space has none."""
+    text = _LONE_SURROGATE.sub("\ufffd", text)
     return tuple(
         _found(text, start, end, tag)
         for start, end, tag in _parts(text)

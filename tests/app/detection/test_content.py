@@ -7,7 +7,7 @@ import sys
 from collections import Counter
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from app.detection.content import Found, detect, script_of, spoken_language
@@ -160,6 +160,7 @@ def test_the_starter_corpus_is_what_it_is_labelled() -> None:
     assert outcomes["programming_language", "wrong"] <= 0.1 * code
 
 
+@example("\ud800" + "ab " * 40)
 @settings(deadline=None, max_examples=60)
 @given(st.text(alphabet=st.sampled_from("ab `~\n{}é量א\ud800"), max_size=200))
 def test_parts_lie_in_the_text_in_order_and_are_kept_as_they_are(text: str) -> None:
