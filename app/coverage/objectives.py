@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from typing import Any, Protocol
 
 import numpy as np
@@ -20,7 +21,6 @@ Unsigned = NDArray[np.unsignedinteger[Any]]
 # Numbers worked on at once: they stay in the processor's cache.
 CHUNK = 300_000
 THREADS = 2
-PARTS_FOR_THREADS = 16
 # Cells that have their floor are dropped when they are this share of those still kept.
 DROP_SHARE = 0.25
 # How many rows stand for the pool in the second objective, and by how many numbers each row is
@@ -169,12 +169,17 @@ def _lack(fed: NDArray[np.float32]) -> NDArray[np.float32]:
 def _by_parts(rows: Rows, width: int, gains: Callable[[Rows], Gains]) -> Gains:
     """The gains of some rows, so many at a time that what is worked on stays in a processor's
     cache, on two threads where there is much of it."""
-    step = max(1, CHUNK // max(1, width))
+    if len(rows) * width <= CHUNK:
+        return gains(rows)
+    step = max(1, min(CHUNK // width, -(-len(rows) // THREADS)))
     parts = [rows[start : start + step] for start in range(0, len(rows), step)]
-    if len(parts) < PARTS_FOR_THREADS:
-        return np.concatenate([gains(part) for part in parts])
-    with ThreadPoolExecutor(THREADS) as threads:
-        return np.concatenate(list(threads.map(gains, parts)))
+    return np.concatenate(list(_threads().map(gains, parts)))
+
+
+@cache
+def _threads() -> ThreadPoolExecutor:
+    """Kept between looks: one takes a few milliseconds, and there are thousands."""
+    return ThreadPoolExecutor(THREADS, thread_name_prefix="selection")
 
 
 def _directions(

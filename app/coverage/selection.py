@@ -182,7 +182,9 @@ class _Picker:
         size = math.ceil(len(rows) / picks * math.log(1 / EPSILON))
         if size >= len(rows):
             return rows
-        places = np.sort(self._place[rows])
+        is_there = np.zeros(len(self._order), dtype=np.bool_)
+        is_there[self._place[rows]] = True
+        places = np.flatnonzero(is_there)  # ascending, for much less than a sort
         start = int(np.searchsorted(places, self._next))
         taken = np.take(places, np.arange(start, start + size), mode="wrap")
         self._next = int(taken[-1]) + 1
