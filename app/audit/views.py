@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 
 import pyarrow.parquet as pq
 from pydantic import BaseModel
-from sqlmodel import Session, col, select
+from sqlmodel import Session
 
 from app.audit.plan import PlanAudit, audit_plan, labels_of
 from app.audit.report import Audit, Finding
@@ -21,8 +21,8 @@ from app.calibration.built_set import MANIFEST, BuiltSet, load_built_set
 from app.calibration.views import ModelChoice, model_choices
 from app.errors import NotFound, Refused
 from app.facets import Facet
-from app.jobs.models import Job
-from app.jobs.states import FINAL, JobKind, JobState
+from app.jobs import service as jobs
+from app.jobs.states import JobKind, JobState
 from app.settings import Settings
 from app.sources.catalogue import list_sources
 
@@ -133,7 +133,7 @@ def audit_view(
     report = load_audit(settings.sets_dir / chosen.id) if chosen else None
     labels = labels_of(list_sources(session, settings))
     plan = None if report else audit_plan(service.spec_of(saved), labels)
-    running = _running(session, set_id)
+    running = jobs.newest_unfinished(session, set_id, JobKind.AUDIT)
     return AuditView(
         set_id=saved.id,
         name=saved.name,
@@ -229,19 +229,6 @@ def _chosen(choices: Sequence[BuiltChoice], built_id: str | None) -> BuiltChoice
         raise NotFound(f"No set {built_id!r} was built of this composition.")
     audited = [choice for choice in choices if choice.is_audited]
     return next(iter(audited or choices), None)
-
-
-def _running(session: Session, set_id: str) -> Job | None:
-    statement = (
-        select(Job)
-        .where(
-            Job.set_id == set_id,
-            Job.kind == JobKind.AUDIT.value,
-            col(Job.state).not_in([state.value for state in FINAL]),
-        )
-        .order_by(col(Job.created_at).desc())
-    )
-    return session.exec(statement).first()
 
 
 def _findings(

@@ -238,6 +238,20 @@ def _layers_of(job: Job) -> Path:
     return spec.layers_from
 
 
+def newest_unfinished(session: Session, set_id: str, kind: JobKind) -> Job | None:
+    """The newest job of a kind on a set that has not ended, None when there is none."""
+    statement = (
+        select(Job)
+        .where(
+            Job.set_id == set_id,
+            Job.kind == kind.value,
+            col(Job.state).not_in([state.value for state in FINAL]),
+        )
+        .order_by(col(Job.created_at).desc())
+    )
+    return session.exec(statement).first()
+
+
 def is_any_held(session: Session) -> bool:
     """Whether a worker holds a job."""
     held = col(Job.state).in_([state.value for state in HELD_BY_WORKER])
