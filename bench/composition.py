@@ -28,10 +28,10 @@ from typing import Any
 
 from app.calibration.building import build_set
 from app.calibration.index import load_index
-from app.calibration.rendering import Renderer
 from app.calibration.spec import SetSpec
-from app.calibration.tokenizer import ModelTokenizer
 from app.calibration.totals import totals
+from app.rendering.renderer import Renderer
+from app.rendering.tokenizer import ModelTokenizer
 from app.settings import ROOT
 from app.sources.entry import FolderOrigin, SourceEntry
 from app.sources.rows import iterate_rows, load_rows, messages_of, rows_file, rows_files

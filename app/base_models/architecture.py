@@ -84,7 +84,7 @@ def describe(path: Path) -> ModelSummary:
 
     Raises ModelRefused with one sentence when it is not there, has no configuration, no
     safetensors, a missing shard or a damaged file. A missing tokenizer or chat template is a
-    warning here: :mod:`app.calibration.tokenizer` refuses when one is needed.
+    warning here: :mod:`app.rendering.tokenizer` refuses when one is needed.
     """
     config = _config(path)
     weights = read_weights(path)

@@ -26,16 +26,16 @@ from app.calibration.built_set import (
     load_built_set,
     set_id,
 )
-from app.calibration.chat_template import TEMPLATE_DATE, RowRefused
 from app.calibration.composition import ALGORITHM, Composition, compose
 from app.calibration.duplicate_rows import leader_of_each
 from app.calibration.index import load_index
 from app.calibration.prompting import Assigned, assign
-from app.calibration.rendering import Rendered, Renderer
 from app.calibration.set_report import Tally, report_of
 from app.calibration.spec import SetSpec
 from app.errors import CompositionRefused
 from app.facets import Facet
+from app.rendering.chat_template import TEMPLATE_DATE, RowRefused
+from app.rendering.renderer import Rendered, Renderer
 from app.sources.entry import SourceEntry
 from app.sources.pinning import fetch_missing
 from app.sources.rows import BATCH_ROWS, RowsFile, find_rows, messages_of, rows_files
@@ -79,7 +79,7 @@ def build_set(
 
     Raises CompositionRefused, ModelRefused, DiskFull.
     """
-    renderer = Renderer.of_model(tokenizer_dir, spec)
+    renderer = Renderer.of_model(tokenizer_dir, spec.max_length, spec.truncation, spec.reasoning)
     sources_dir = sources_dir or sets_dir.parent / "sources"
     fetch_missing(entries, sources_dir, revisions)
     files = rows_files(spec.sources, sources_dir, revisions)

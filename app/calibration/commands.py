@@ -18,10 +18,10 @@ from app.calibration.building import build_set
 from app.calibration.built_set import BuiltSet
 from app.calibration.models import CalibrationSet
 from app.calibration.rebuilding import read_manifest
-from app.calibration.rendering import Renderer
 from app.calibration.spec import SetSpec
 from app.calibration.starter import software_engineer
 from app.console import Json, complain, installed, say, tell, wide
+from app.rendering.renderer import Renderer
 from app.set_files.service import read_for
 from app.settings import Settings
 from app.sources.catalogue import entries_of
@@ -65,7 +65,7 @@ def build(
         again = read_manifest(Path(set_)) if Path(set_).is_file() else None
         if again is not None:
             directory = model_directory(session, model)
-            again.require_same_model(Renderer.of_model(directory, again.spec))
+            again.require_same_model(Renderer.of_model(directory))
             for sentence in again.differences():
                 complain(sentence)
         spec = again.spec if again else find_spec(session, set_)

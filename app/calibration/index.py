@@ -21,14 +21,15 @@ from numpy.typing import NDArray
 from pydantic import BaseModel
 
 from app.artifacts import new_file
-from app.calibration.chat_template import RowRefused
 from app.calibration.duplicate_rows import SignatureFiles, first_of_each
 from app.calibration.pool import FacetColumn, Pool, row_hashes
 from app.calibration.prompting import most_tokens
-from app.calibration.rendering import Renderer
-from app.calibration.spec import Reasoning, SetSpec, Slice
-from app.calibration.tokenizer import ModelTokenizer
+from app.calibration.spec import SetSpec, Slice
 from app.facets import Facet
+from app.rendering.chat_template import RowRefused
+from app.rendering.conversation import Reasoning
+from app.rendering.renderer import Renderer
+from app.rendering.tokenizer import ModelTokenizer
 from app.sources.rows import RowsFile, iterate_rows, messages_of
 
 Progress = Callable[[int, int], None]
@@ -224,7 +225,7 @@ def _opened(
     reasoning: Reasoning,
     stamps: tuple[tuple[int, int], ...],  # noqa: ARG001, part of the key
 ) -> CorpusIndex:
-    renderer = replace(Renderer.of_model(tokenizer_dir), reasoning=reasoning)
+    renderer = Renderer.of_model(tokenizer_dir, reasoning=reasoning)
     return load_index(files, renderer, cache_dir)
 
 

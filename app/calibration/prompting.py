@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from app.calibration.chat_template import Message, RowRefused
-from app.calibration.conversation import with_prompt
 from app.calibration.spec import Prompt, SetSpec
-from app.calibration.tokenizer import ModelTokenizer
 from app.facets import Facet, label_of
 from app.prompts.rotation import rotation
 from app.prompts.sandbox import PromptRefused
 from app.prompts.template import PromptTemplate
+from app.rendering.chat_template import Message, RowRefused
+from app.rendering.conversation import with_prompt
+from app.rendering.tokenizer import ModelTokenizer
 
 # A prompt and the words after it may be cut into a few more tokens than each alone.
 SEAM = 4

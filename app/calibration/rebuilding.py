@@ -13,9 +13,9 @@ from pydantic import ValidationError
 
 from app.calibration.built_set import MANIFEST_FORMAT
 from app.calibration.composition import ALGORITHM
-from app.calibration.rendering import Renderer
 from app.calibration.spec import SetSpec
 from app.errors import CompositionRefused
+from app.rendering.renderer import Renderer
 
 
 @dataclass(frozen=True)

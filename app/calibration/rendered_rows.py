@@ -8,15 +8,15 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from app.calibration.chat_template import RowRefused, load_chat_template
 from app.calibration.composition import preview
-from app.calibration.conversation import Turn
 from app.calibration.index import CorpusIndex
 from app.calibration.prompting import assign
-from app.calibration.rendering import Rendered, Renderer
 from app.calibration.spec import SetSpec
-from app.calibration.tokenizer import load_tokenizer
 from app.facets import Facet
+from app.rendering.chat_template import RowRefused, load_chat_template
+from app.rendering.conversation import Turn
+from app.rendering.renderer import Rendered, Renderer
+from app.rendering.tokenizer import load_tokenizer
 from app.sources.rows import RowsFile, find_rows, messages_of
 
 # A row of a megabyte is shown up to here, and around the place where it is cut.

@@ -7,12 +7,12 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from app.facets import Facet
+from app.rendering.conversation import Reasoning
+from app.rendering.truncation import Truncation
 from app.sources.entry import SourceName
 from app.sources.starter_corpus import PACKS, Split
 
-Truncation = Literal["tail", "head", "middle"]
 Duplicates = Literal["keep", "drop"]
-Reasoning = Literal["inline", "native", "stripped"]
 
 
 class Prompt(BaseModel):

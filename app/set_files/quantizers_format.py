@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from app.errors import Refused
 from app.facets import Facet
-from app.sources.nearest import nearest
+from app.nearest import nearest
 from app.yaml_lines import Place
 
 ROOT = "calibration_set"

@@ -19,6 +19,7 @@ from app.errors import Refused
 from app.facets import DOMAINS, Facet
 from app.prompts.rotation import HashedChoice, hashed_choice
 from app.prompts.template import PromptTemplate
+from app.row_formats.formatters import FORMATTERS, require_formatter
 from app.set_files.imported_set import Category, ImportedEntry, ImportedSet
 from app.set_files.prefixes import is_template, prefix_words
 from app.set_files.quantizers_format import (
@@ -39,7 +40,6 @@ from app.set_files.quantizers_warnings import warnings_of
 from app.set_files.section_comments import Comments, read_comments
 from app.set_files.source_names import SourceNames
 from app.sources.entry import SourceEntry
-from app.sources.formatters import FORMATTERS, require_formatter
 from app.yaml_lines import Place, multiline_scalars
 
 MAX_ENTRIES = 200  # a set's slices

@@ -16,8 +16,12 @@ from app.artifacts import write_whole
 from app.errors import Conflict, Refused
 from app.facets import Facet
 from app.negotiation import validated
+from app.row_files.file_kinds import COMPRESSIONS, kind_of
+from app.row_files.raw_rows import RawRow, raw_rows
+from app.row_files.unpacking import Limits
+from app.row_formats.formatters import FORMATTERS, known_formatter, require_formatter
+from app.row_formats.proposals import Proposal, propose
 from app.settings import Settings
-from app.sources.detection import Proposal, propose
 from app.sources.entry import (
     FolderOrigin,
     HubOrigin,
@@ -28,14 +32,10 @@ from app.sources.entry import (
     slug,
 )
 from app.sources.fetching import fetch_rows
-from app.sources.file_kinds import COMPRESSIONS, kind_of
-from app.sources.formatters import FORMATTERS, known_formatter, require_formatter
 from app.sources.local_files import folder_rows, original
 from app.sources.models import SourceRecord
-from app.sources.raw_rows import RawRow, raw_rows
 from app.sources.service import add, is_known
 from app.sources.store import Progress
-from app.sources.unpacking import Limits
 
 LOOKED_AT = 50
 

@@ -17,12 +17,12 @@ from sqlmodel.sql.expression import SelectOfScalar
 from app.errors import CompositionRefused, NotFound
 from app.facets import Facet
 from app.jobs.liveness import process_is_alive
+from app.nearest import nearest
 from app.settings import Settings
 from app.sources.built_in import built_in_entries
 from app.sources.entry import HubOrigin, Kind, SourceEntry, UploadOrigin
 from app.sources.fetching import found_rows
 from app.sources.models import SourceRecord
-from app.sources.nearest import nearest
 from app.sources.rows import RowsFile
 from app.sources.starter_corpus import PACKS, pack_file
 from app.sources.store import SourceManifest, load_manifest

@@ -8,13 +8,13 @@ from itertools import chain, islice
 from typing import Any
 
 from app.errors import Refused
+from app.nearest import nearest
+from app.row_files.raw_rows import RawRow
+from app.row_formats.formatters import FORMATTERS, format_row, require_formatter
+from app.row_formats.labels import own_labels
+from app.row_formats.turns import RowUnfit
 from app.sources.entry import SourceEntry
-from app.sources.formatters import FORMATTERS, format_row, require_formatter
-from app.sources.labels import own_labels
-from app.sources.nearest import nearest
-from app.sources.raw_rows import RawRow
 from app.sources.store import Row, SetAsideRow
-from app.sources.turns import RowUnfit
 
 # Rows looked at before a column that none of them has is called unknown.
 LOOKED_AT = 50
@@ -83,7 +83,7 @@ def _converted(entry: SourceEntry, given: NumberedRow) -> Row | SetAsideRow:
         number=given.number,
         messages=made.messages,
         text=made.text,
-        facets={**made.facets, **own_labels(entry, cells)},
+        facets={**made.facets, **own_labels(entry.label_columns, cells)},
         license=_license_of(cells),
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from app.row_files.unpacking import Limits
 from app.settings import Settings, get_settings
 from app.sources.conversion import NumberedRows, converted
 from app.sources.entry import COMMIT, FolderOrigin, HubOrigin, SourceEntry, StarterOrigin
@@ -19,7 +20,6 @@ from app.sources.store import (
     revisions,
     write_revision,
 )
-from app.sources.unpacking import Limits
 
 EVERY_ROW = "every row"
 

@@ -20,12 +20,12 @@ from pydantic import SecretStr
 
 from app.errors import CalibrantError, Refused
 from app.facets import Facet
+from app.nearest import nearest
+from app.row_files.raw_rows import RawRow
 from app.settings import Settings
 from app.sources.conversion import NumberedRow, NumberedRows, columns_read, require_columns
 from app.sources.entry import HubOrigin, SourceEntry
 from app.sources.hub_errors import is_passing, sentence_of
-from app.sources.nearest import nearest
-from app.sources.raw_rows import RawRow
 
 FIRST_WAIT_SECONDS = 1.0
 LONGEST_WAIT_SECONDS = 60.0

@@ -6,9 +6,9 @@ from itertools import islice
 
 from app.errors import Refused
 from app.negotiation import validated
+from app.row_formats.proposals import Proposal, propose
 from app.settings import Settings
 from app.sources.adding import LOOKED_AT, NewSource
-from app.sources.detection import Proposal, propose
 from app.sources.entry import HubOrigin
 from app.sources.hub import Hub
 

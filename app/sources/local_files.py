@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from app.errors import Refused
+from app.row_files.file_kinds import kind_of
+from app.row_files.raw_rows import RawRow, raw_rows
+from app.row_files.unpacking import Limits, NotText
 from app.sources.conversion import NumberedRow
 from app.sources.entry import FolderOrigin, SourceEntry, UploadOrigin
-from app.sources.file_kinds import kind_of
-from app.sources.raw_rows import RawRow, raw_rows
-from app.sources.unpacking import Limits, NotText
 
 ORIGINALS = "originals"
 MOST_FILES = 100_000

@@ -14,14 +14,14 @@ from sqlmodel import Session, select
 from app.calibration.models import CalibrationSet
 from app.errors import CalibrantError, Conflict, Refused
 from app.jobs.liveness import process_is_alive
+from app.nearest import nearest
+from app.row_formats.formatters import require_formatter
 from app.settings import Settings
 from app.sources.built_in import built_in_entries
 from app.sources.catalogue import get_entry
 from app.sources.entry import SourceEntry
 from app.sources.fetching import fetch_rows, found_rows
-from app.sources.formatters import require_formatter
 from app.sources.models import SourceRecord
-from app.sources.nearest import nearest
 from app.sources.relabelling import differs_in_labels_alone, relabelled
 from app.sources.rows import RowsFile
 from app.sources.store import Progress

@@ -14,7 +14,7 @@ from starlette.types import Message
 from app.dependencies import SettingsDep
 from app.errors import CalibrantError, Refused
 from app.negotiation import MAX_DOCUMENT_BYTES
-from app.sources.file_kinds import safe_name
+from app.row_files.file_kinds import safe_name
 
 MOST_FIELDS = 100
 

@@ -9,11 +9,11 @@ from sqlmodel import Session
 
 from app.calibration.service import get_set
 from app.facets import Facet, vocabulary
+from app.row_formats.formatters import FORMATTERS
 from app.settings import Settings
 from app.sources.catalogue import Source, SourceState, get_entry, get_source, list_sources
 from app.sources.entry import SourceEntry
 from app.sources.fetching import found_rows
-from app.sources.formatters import FORMATTERS
 from app.sources.previews import PAGE_ROWS, PreviewRow, preview
 from app.sources.search import SourceQuery, matching, values_to_choose
 from app.sources.service import sets_that_use

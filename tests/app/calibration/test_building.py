@@ -17,9 +17,9 @@ from app.calibration.building import build_set
 from app.calibration.built_set import ROW_SCHEMA, BuiltSet, load_built_set
 from app.calibration.leakage import refuse_leaks
 from app.calibration.spec import SetSpec, Slice
-from app.calibration.tokenizer import load_tokenizer
 from app.errors import CompositionRefused, DiskFull, ModelRefused, NotFound, Refused
 from app.facets import Facet
+from app.rendering.tokenizer import load_tokenizer
 from app.sources.entry import FolderOrigin, SourceEntry
 from app.sources.starter_corpus import load_rows
 from app.sources.store import Row, write_revision

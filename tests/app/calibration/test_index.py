@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from app.calibration.index import load_index, open_index
-from app.calibration.rendering import Rendered, Renderer
 from app.calibration.spec import SetSpec, Slice
 from app.facets import Facet
+from app.rendering.renderer import Rendered, Renderer
 from app.sources.rows import messages_of, rows_files
 from app.sources.starter_corpus import load_rows, split_of
 

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from app.calibration.chat_template import ChatTemplate
 from app.calibration.index import open_index
 from app.calibration.rendered_rows import Block, blocks_of, rendered_page
-from app.calibration.rendering import Rendered, Renderer
 from app.calibration.spec import SetSpec
-from app.calibration.tokenizer import load_tokenizer
+from app.rendering.chat_template import ChatTemplate
+from app.rendering.renderer import Rendered, Renderer
+from app.rendering.tokenizer import load_tokenizer
 from app.sources.rows import rows_files
 
 PLAIN = "{% for m in messages %}[{{ m.role }}]{{ m.content }};{% endfor %}"

@@ -14,13 +14,13 @@ from app.calibration.service import save_set
 from app.calibration.spec import SetSpec, Slice
 from app.errors import CompositionRefused, Conflict, NotFound, Refused
 from app.facets import Facet
+from app.row_formats.formatters import require_formatter
 from app.settings import Settings
 from app.sources import service
 from app.sources.adding import NewSource, add_folder, add_hub, add_upload
 from app.sources.built_in import built_in_entries
 from app.sources.catalogue import entries_of, get_entry, get_source, list_entries, list_sources
 from app.sources.entry import HubOrigin, SourceEntry
-from app.sources.formatters import require_formatter
 from app.sources.rows import iterate_rows, rows_file
 from app.sources.search import SourceQuery, matching
 from app.sources.starter_corpus import PACKS, load_rows, pack_file

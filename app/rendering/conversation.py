@@ -7,10 +7,12 @@ import json
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
-from app.calibration.chat_template import ChatTemplate, Message, RowRefused
-from app.calibration.spec import Reasoning
+from app.rendering.chat_template import ChatTemplate, Message, RowRefused
+
+# How reasoning reaches the model: inside the assistant's words, as the template wants it, not.
+Reasoning = Literal["inline", "native", "stripped"]
 
 # Reasoning as models write it into their own words: before the answer, between these marks.
 _THINKING = re.compile(r"\A\s*<think>(?P<reasoning>.*?)</think>\s*(?P<rest>.*)\Z", re.DOTALL)

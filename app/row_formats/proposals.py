@@ -8,9 +8,9 @@ from typing import Any
 from pydantic import BaseModel
 
 from app.facets import Facet, vocabulary
-from app.sources.formatters import format_row
-from app.sources.labels import known_value
-from app.sources.turns import RowUnfit
+from app.row_formats.formatters import format_row
+from app.row_formats.labels import known_value
+from app.row_formats.turns import RowUnfit
 
 
 class Proposal(BaseModel):

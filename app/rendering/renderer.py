@@ -10,11 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Encoding
 
-from app.calibration.chat_template import ChatTemplate, Message, RowRefused, load_chat_template
-from app.calibration.conversation import Turn, prepared, turns_in
-from app.calibration.spec import Reasoning, SetSpec, Truncation
-from app.calibration.tokenizer import ModelTokenizer, load_tokenizer
-from app.calibration.truncation import Cut, cut_of
+from app.rendering.chat_template import ChatTemplate, Message, RowRefused, load_chat_template
+from app.rendering.conversation import Reasoning, Turn, prepared, turns_in
+from app.rendering.tokenizer import ModelTokenizer, load_tokenizer
+from app.rendering.truncation import Cut, Truncation, cut_of
 
 # A length no row reaches.
 UNCUT = 2**31 - 1
@@ -52,13 +51,16 @@ class Renderer:
     reasoning: Reasoning = "native"
 
     @classmethod
-    def of_model(cls, directory: Path, spec: SetSpec | None = None) -> Renderer:
-        """The renderer of a model directory, with the settings of a composition, or one that
-        cuts nothing. Raises ModelRefused when a part is missing."""
+    def of_model(
+        cls,
+        directory: Path,
+        max_length: int = UNCUT,
+        truncation: Truncation = "tail",
+        reasoning: Reasoning = "native",
+    ) -> Renderer:
+        """The renderer of a model directory. Raises ModelRefused when a part of it is missing."""
         tokenizer, template = load_tokenizer(directory), load_chat_template(directory)
-        if spec is None:
-            return cls(template, tokenizer)
-        return cls(template, tokenizer, spec.max_length, spec.truncation, spec.reasoning)
+        return cls(template, tokenizer, max_length, truncation, reasoning)
 
     def render(self, conversations: Sequence[Sequence[Message]]) -> list[Rendered | RowRefused]:
         """Each conversation rendered, or the reason why it cannot be, in the order given."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
-from app.calibration.spec import Truncation
+Truncation = Literal["tail", "head", "middle"]
 
 
 @dataclass(frozen=True)

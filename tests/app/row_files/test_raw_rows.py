@@ -16,10 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.errors import Refused
-from app.sources import raw_rows as module
-from app.sources.file_kinds import kind_of, safe_name
-from app.sources.raw_rows import PASSAGE, batch_rows, raw_rows
-from app.sources.unpacking import LONGEST_LINE, Limits
+from app.row_files import raw_rows as module
+from app.row_files.file_kinds import kind_of, safe_name
+from app.row_files.raw_rows import PASSAGE, batch_rows, raw_rows
+from app.row_files.unpacking import LONGEST_LINE, Limits
 
 ROWS = [
     {"prompt": "What is 2 + 2?", "answer": "4"},

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from app.facets import Facet
-from app.sources.detection import propose
+from app.row_formats.proposals import propose
 
 TURNS = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
 SHARED = [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]

@@ -13,8 +13,8 @@ from typing import Any
 
 from app.errors import Refused
 from app.facets import Facet
-from app.sources.nearest import nearest
-from app.sources.turns import Message, Placing, RowUnfit, calls, parsed, turn, words
+from app.nearest import nearest
+from app.row_formats.turns import Message, Placing, RowUnfit, calls, parsed, turn, words
 
 # A row longer than this is a dump, not a passage: no model reads it whole.
 LONGEST_ROW = 1_000_000

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from app.calibration import chat_template
-from app.calibration.chat_template import ChatTemplate, RowRefused, load_chat_template
 from app.errors import ModelRefused
+from app.rendering import chat_template
+from app.rendering.chat_template import ChatTemplate, RowRefused, load_chat_template
 
 HELLO = [{"role": "user", "content": "a < b && 'c'"}]
 

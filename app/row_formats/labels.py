@@ -7,7 +7,6 @@ from functools import cache
 from typing import Any
 
 from app.facets import Facet, vocabulary
-from app.sources.entry import SourceEntry
 
 LONGEST_LABEL = 80
 
@@ -27,11 +26,12 @@ _OTHER_NAMES: dict[Facet, dict[str, str]] = {
 }  # fmt: skip
 
 
-def own_labels(entry: SourceEntry, cells: Mapping[str, Any]) -> dict[Facet, str]:
-    """The values of facets that a row names itself, in the columns of its entry."""
+def own_labels(columns: Mapping[Facet, str], cells: Mapping[str, Any]) -> dict[Facet, str]:
+    """The values of facets that a row names itself: in the column given for a facet, or else in
+    the one called like it."""
     found = {}
     for facet in Facet:
-        value = cells.get(entry.label_columns.get(facet, facet.value))
+        value = cells.get(columns.get(facet, facet.value))
         if isinstance(value, str) and (label := value.strip()) and label.isprintable():
             found[facet] = known_value(facet, label[:LONGEST_LABEL])
     return found

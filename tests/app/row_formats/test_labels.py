@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 
 from app.facets import Facet
-from app.sources.entry import SourceEntry
-from app.sources.labels import known_value, own_labels
+from app.row_formats.labels import known_value, own_labels
 
 
 @pytest.mark.parametrize(
@@ -31,13 +30,7 @@ def test_labels_are_the_vocabularys_values(facet: Facet, label: str, value: str)
 
 
 def test_a_rows_own_columns_come_before_nothing_else() -> None:
-    entry = SourceEntry.model_validate(
-        {
-            "name": "x",
-            "origin": {"kind": "starter"},
-            "label_columns": {"spoken_language": "lang"},
-        }
-    )
+    columns = {Facet.SPOKEN_LANGUAGE: "lang"}
     cells = {"lang": " Hebrew ", "domain": "law", "programming_language": 3}
-    assert own_labels(entry, cells) == {Facet.SPOKEN_LANGUAGE: "he", Facet.DOMAIN: "law"}
-    assert own_labels(entry, {"lang": "", "domain": None, "programming_language": "a\nb"}) == {}
+    assert own_labels(columns, cells) == {Facet.SPOKEN_LANGUAGE: "he", Facet.DOMAIN: "law"}
+    assert own_labels(columns, {"lang": "", "domain": None, "programming_language": "a\nb"}) == {}

@@ -17,9 +17,9 @@ import pyarrow.parquet as pq
 
 from app.errors import Refused
 from app.facets import Facet
-from app.sources.file_kinds import FileKind, kind_of, require_truthful
-from app.sources.json_arrays import array_elements
-from app.sources.unpacking import (
+from app.row_files.file_kinds import FileKind, kind_of, require_truthful
+from app.row_files.json_arrays import array_elements
+from app.row_files.unpacking import (
     LONGEST_LINE,
     Limits,
     NotText,

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 import pyarrow as pa
 
 from app.errors import Refused
-from app.sources.file_kinds import FileKind, require_truthful
+from app.row_files.file_kinds import FileKind, require_truthful
 
 # A line that does not end is no row of anything. Past this it is left out.
 LONGEST_LINE = 16_000_000

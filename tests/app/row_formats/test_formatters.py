@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from app.errors import Refused
 from app.facets import Facet
-from app.sources.formatters import FORMATTERS, LONGEST_ROW, format_row, require_formatter
+from app.row_formats.formatters import FORMATTERS, LONGEST_ROW, format_row, require_formatter
+from app.row_formats.turns import ROLES, RowUnfit
 from app.sources.store import canonical
-from app.sources.turns import ROLES, RowUnfit
 
 USER = {"role": "user", "content": "What is 2 + 2?"}
 ANSWER = {"role": "assistant", "content": "4"}

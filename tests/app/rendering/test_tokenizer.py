@@ -9,9 +9,9 @@ import pytest
 from tokenizers import Tokenizer
 from tokenizers.processors import TemplateProcessing
 
-from app.calibration.chat_template import load_chat_template
-from app.calibration.tokenizer import load_tokenizer
 from app.errors import ModelRefused
+from app.rendering.chat_template import load_chat_template
+from app.rendering.tokenizer import load_tokenizer
 from app.sources.rows import messages_of
 from app.sources.starter_corpus import load_rows
 

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from app.calibration.chat_template import ChatTemplate, RowRefused
-from app.calibration.conversation import with_prompt
-from app.calibration.rendering import Rendered, Renderer
-from app.calibration.spec import Reasoning, Truncation
-from app.calibration.tokenizer import ModelTokenizer, load_tokenizer
+from app.rendering.chat_template import ChatTemplate, RowRefused
+from app.rendering.conversation import Reasoning, with_prompt
+from app.rendering.renderer import Rendered, Renderer
+from app.rendering.tokenizer import ModelTokenizer, load_tokenizer
+from app.rendering.truncation import Truncation
 
 TALK = [
     {"role": "user", "content": "Write Rust code."},

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from app.errors import Refused
-from app.sources.unpacking import LONGEST_LINE, NotText, Stream
+from app.row_files.unpacking import LONGEST_LINE, NotText, Stream
 
 CHUNK = 1 << 16
 _SPACE = " \t\n\r"
