@@ -1,4 +1,6 @@
 """All that imports torch."""
 
-# First of all: the libraries read how loud they may be when they are imported.
-import workers.engine.library_output  # noqa: F401
+from workers.engine.library_output import hush
+
+# First of all: the libraries say where they write to, and how much, when they are imported.
+hush()

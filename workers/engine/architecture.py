@@ -10,18 +10,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from llmcompressor.modeling.moe.linearize import (
+    get_linearized_moes,
+    get_non_linearized_moes,
+)
 from torch import nn
 from transformers import PreTrainedModel
 
 from app.errors import ModelRefused
-from workers.engine.library_output import hush
-
-hush()
-
-from llmcompressor.modeling.moe.linearize import (  # noqa: E402
-    get_linearized_moes,
-    get_non_linearized_moes,
-)
 
 
 @dataclass(frozen=True)

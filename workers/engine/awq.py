@@ -27,6 +27,12 @@ from typing import Any, cast
 
 import torch
 from compressed_tensors.utils import align_modules
+from llmcompressor.core import Event, State
+from llmcompressor.modifiers.transform.awq import AWQModifier
+from llmcompressor.modifiers.transform.awq.mappings import ResolvedMapping
+from llmcompressor.modifiers.utils.hooks import HooksMixin
+from llmcompressor.pipelines.cache import IntermediatesCache
+from llmcompressor.utils.helpers import calibration_forward_context
 from pydantic import PrivateAttr
 from torch import nn
 
@@ -37,20 +43,10 @@ from workers.engine.expert_statistics import TokenChoice
 from workers.engine.experts_forward import ExpertsRuns, captures, natural_routing
 from workers.engine.experts_search import ExpertsSearch, Searched
 from workers.engine.gram import InputStatistics, SearchResult, grid_scales, search_scales
-from workers.engine.library_output import hush
 from workers.engine.mappings import TreeMapping
 from workers.engine.parent_inputs import ParentInputs
 from workers.engine.smoothing import ScaleLog, apply_scales, args_of, resolved, weight_of
 from workers.engine.trial import Trial
-
-hush()
-
-from llmcompressor.core import Event, State  # noqa: E402
-from llmcompressor.modifiers.transform.awq import AWQModifier  # noqa: E402
-from llmcompressor.modifiers.transform.awq.mappings import ResolvedMapping  # noqa: E402
-from llmcompressor.modifiers.utils.hooks import HooksMixin  # noqa: E402
-from llmcompressor.pipelines.cache import IntermediatesCache  # noqa: E402
-from llmcompressor.utils.helpers import calibration_forward_context  # noqa: E402
 
 MERGED_TOKENS = 8_192
 FAST_SHARE = 0.25

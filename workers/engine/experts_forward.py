@@ -17,18 +17,13 @@ from typing import Any
 
 import torch
 from compressed_tensors.utils import patch_attr
-from torch import nn
-
-from workers.engine.library_output import hush
-
-hush()
-
-from llmcompressor.modeling.moe import context  # noqa: E402
-from llmcompressor.modeling.moe.linear_experts import (  # noqa: E402
+from llmcompressor.modeling.moe import context
+from llmcompressor.modeling.moe.linear_experts import (
     ExpertMLPWithGate,
     LinearExperts2D,
 )
-from llmcompressor.modifiers.utils.hooks import HooksMixin  # noqa: E402
+from llmcompressor.modifiers.utils.hooks import HooksMixin
+from torch import nn
 
 PLANS_KEPT = 16
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from llmcompressor.modifiers.transform.awq.mappings import ResolvedMapping
 from torch import nn
 from transformers import PreTrainedModel
 
@@ -22,12 +23,7 @@ from workers.engine.expert_statistics import (
 )
 from workers.engine.experts_forward import ExpertsInput
 from workers.engine.gram import GridPoint, InputStatistics, search_scales
-from workers.engine.library_output import hush
 from workers.engine.smoothing import args_of, weight_of
-
-hush()
-
-from llmcompressor.modifiers.transform.awq.mappings import ResolvedMapping  # noqa: E402
 
 GRAM_BYTES = 1 << 20
 ACCELERATOR_GRAM_BYTES = 1 << 30

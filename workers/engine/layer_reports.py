@@ -8,18 +8,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from llmcompressor.core import Event, State
+from llmcompressor.modifiers import Modifier
 from pydantic import ConfigDict, PrivateAttr
 from torch import nn
 
 from app.jobs.spec import ModuleReport
 from workers.engine.architecture import layer_index
-from workers.engine.library_output import hush
 from workers.engine.packing import PackedWeight, pack_weight
-
-hush()
-
-from llmcompressor.core import Event, State  # noqa: E402
-from llmcompressor.modifiers import Modifier  # noqa: E402
 
 
 @dataclass

@@ -2,8 +2,8 @@
 
 llmcompressor adds a loguru sink on ``sys.stdout`` when it is imported, and both it and
 compressed-tensors draw a tqdm bar for every grid search. Progress is told by events instead
-(``app.jobs.events``); warnings of the libraries stay, on stderr. Import this module before any of
-them.
+(``app.jobs.events``); the libraries' errors stay, on stderr. The package calls ``hush`` before any
+of its modules can import them.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 
-def hush(level: str = "ERROR") -> None:
-    """Send what llmcompressor, compressed-tensors and transformers say to stderr, from ``level``
-    on (a loguru level name)."""
+def hush() -> None:
+    """Send the errors of llmcompressor, compressed-tensors and transformers to stderr, and drop
+    what they say below that."""
     import llmcompressor  # noqa: F401  (it sets its own sink at import; ours replaces it)
     import transformers
     from loguru import logger
 
     logger.remove()
-    logger.add(sys.stderr, level=level, format="{time:HH:mm:ss} {level} {message}")
+    logger.add(sys.stderr, level="ERROR", format="{time:HH:mm:ss} {level} {message}")
     transformers.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     transformers.logging.disable_progress_bar()  # type: ignore[no-untyped-call]

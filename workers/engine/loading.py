@@ -11,7 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from compressed_tensors.offload import OffloadCache
+from compressed_tensors.utils import patch_attr
+from llmcompressor.modeling.moe import linear_experts
+from llmcompressor.modeling.moe.linearize import linearize_moe
 from torch import nn
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    FineGrainedFP8Config,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from app.errors import ModelRefused
 from workers.engine.batches import vocabulary_of
@@ -26,22 +37,7 @@ from workers.engine.fp8_blocks import (
     written_blocks,
     written_name,
 )
-from workers.engine.library_output import hush
 from workers.engine.safetensors_files import Shards
-
-hush()
-
-from compressed_tensors.offload import OffloadCache  # noqa: E402
-from compressed_tensors.utils import patch_attr  # noqa: E402
-from llmcompressor.modeling.moe import linear_experts  # noqa: E402
-from llmcompressor.modeling.moe.linearize import linearize_moe  # noqa: E402
-from transformers import (  # noqa: E402
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    FineGrainedFP8Config,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "tiktoken.model")
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")

@@ -14,12 +14,7 @@ from compressed_tensors.compressors import BaseCompressor
 from compressed_tensors.config import CompressionFormat
 from compressed_tensors.quantization import QuantizationScheme, QuantizationType
 from compressed_tensors.quantization.utils import calculate_qparams
-
-from workers.engine.library_output import hush
-
-hush()
-
-from llmcompressor.observers.helpers import flatten_for_calibration  # noqa: E402
+from llmcompressor.observers.helpers import flatten_for_calibration
 
 PACKED_INTEGERS = ("weight_packed", "weight_scale", "weight_shape")
 FLOATS = ("weight", "weight_scale")

@@ -6,12 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-
-from workers.engine.library_output import hush
-
-hush()
-
-from llmcompressor.pipelines.cache import IntermediatesCache  # noqa: E402
+from llmcompressor.pipelines.cache import IntermediatesCache
 
 
 class ParentInputs(IntermediatesCache):

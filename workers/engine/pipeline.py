@@ -20,6 +20,10 @@ from typing import Any
 
 import torch
 from compressed_tensors.quantization import disable_quantization, enable_quantization
+from llmcompressor.core import LifecycleCallbacks, active_session
+from llmcompressor.modifiers.utils.hooks import HooksMixin
+from llmcompressor.pipelines.registry import CalibrationPipeline
+from llmcompressor.utils.helpers import DisableQuantization
 from torch import nn
 
 from app.jobs.events import Emit, Event, LayerQuantized, Progress
@@ -30,17 +34,9 @@ from workers.engine.batches import PackedBatch, loader_of
 from workers.engine.experts_forward import every_expert, natural_routing
 from workers.engine.layer_reports import LayerReporter, error_figures
 from workers.engine.layer_store import LayerRecord, LayerStore
-from workers.engine.library_output import hush
 from workers.engine.memory import memory_now
 from workers.engine.smoothing import ScaleLog
 from workers.engine.subgraphs import Stretch, alongside, brought_over, cut
-
-hush()
-
-from llmcompressor.core import LifecycleCallbacks, active_session  # noqa: E402
-from llmcompressor.modifiers.utils.hooks import HooksMixin  # noqa: E402
-from llmcompressor.pipelines.registry import CalibrationPipeline  # noqa: E402
-from llmcompressor.utils.helpers import DisableQuantization  # noqa: E402
 
 OUTPUT_BATCHES = 2
 TELL_SECONDS = 1.0

@@ -14,6 +14,12 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
+from compressed_tensors.quantization import (
+    QuantizationScheme,
+    disable_quantization,
+)
+from llmcompressor.entrypoints.oneshot import oneshot
+from llmcompressor.modifiers.quantization import QuantizationModifier
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -29,7 +35,6 @@ from workers.engine.experts_forward import ExpertsRuns, captures, every_expert, 
 from workers.engine.fp8_blocks import FP8, Fp8Blocks, dequantize_blocks, quantize_blocks
 from workers.engine.layer_reports import LayerReporter
 from workers.engine.layer_store import LayerStore
-from workers.engine.library_output import hush
 from workers.engine.mappings import TreeMapping, tree_mappings
 from workers.engine.packing import PackedWeight
 from workers.engine.pipeline import Layerwise, layerwise
@@ -37,15 +42,6 @@ from workers.engine.reference import stock_modifier, stock_on_a_cpu
 from workers.engine.smoothing import ScaleLog
 from workers.engine.subgraphs import tracing_keeps_config
 from workers.engine.targets import quantized_modules, scheme_of
-
-hush()
-
-from compressed_tensors.quantization import (  # noqa: E402
-    QuantizationScheme,
-    disable_quantization,
-)
-from llmcompressor.entrypoints.oneshot import oneshot  # noqa: E402
-from llmcompressor.modifiers.quantization import QuantizationModifier  # noqa: E402
 
 
 @dataclass(frozen=True)

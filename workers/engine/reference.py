@@ -13,22 +13,18 @@ from typing import Any
 
 import torch
 from compressed_tensors.utils import patch_attr
+from llmcompressor.modifiers.transform.awq import AWQModifier
+from llmcompressor.modifiers.transform.awq.mappings import (
+    AWQMapping,
+    ResolvedMapping,
+)
+from llmcompressor.pipelines.cache import IntermediatesCache
 from torch import nn
 
 from app.jobs.events import MappingSearched
 from workers.engine.architecture import layer_index
-from workers.engine.library_output import hush
 from workers.engine.mappings import TreeMapping
 from workers.engine.smoothing import ScaleLog
-
-hush()
-
-from llmcompressor.modifiers.transform.awq import AWQModifier  # noqa: E402
-from llmcompressor.modifiers.transform.awq.mappings import (  # noqa: E402
-    AWQMapping,
-    ResolvedMapping,
-)
-from llmcompressor.pipelines.cache import IntermediatesCache  # noqa: E402
 
 
 class ToldAWQModifier(AWQModifier):

@@ -8,14 +8,10 @@ from typing import Any
 import torch
 from compressed_tensors.quantization import QuantizationArgs
 from compressed_tensors.utils import align_modules, update_offload_parameter
+from llmcompressor.modifiers.transform.awq.mappings import ResolvedMapping
 from torch import nn
 
-from workers.engine.library_output import hush
 from workers.engine.mappings import TreeMapping
-
-hush()
-
-from llmcompressor.modifiers.transform.awq.mappings import ResolvedMapping  # noqa: E402
 
 
 def resolved(model: nn.Module, mapping: TreeMapping) -> ResolvedMapping:

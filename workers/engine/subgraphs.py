@@ -16,23 +16,18 @@ from typing import Any
 import torch
 from compressed_tensors.offload import disable_offloading, remove_dispatch, set_onload_device
 from compressed_tensors.utils import patch_attr
-from torch import nn
-from transformers import PreTrainedConfig
-
-from workers.engine.library_output import hush
-
-hush()
-
-from llmcompressor.args.dataset_arguments import DatasetArguments  # noqa: E402
-from llmcompressor.pipelines.cache import IntermediatesCache  # noqa: E402
-from llmcompressor.pipelines.sequential.helpers import (  # noqa: E402
+from llmcompressor.args.dataset_arguments import DatasetArguments
+from llmcompressor.pipelines.cache import IntermediatesCache
+from llmcompressor.pipelines.sequential.helpers import (
     SequentialTracer,
     Subgraph,
     trace_subgraphs,
 )
-from llmcompressor.utils.dev import get_main_device  # noqa: E402
-from llmcompressor.utils.helpers import calibration_forward_context  # noqa: E402
-from llmcompressor.utils.pytorch.module import infer_sequential_targets  # noqa: E402
+from llmcompressor.utils.dev import get_main_device
+from llmcompressor.utils.helpers import calibration_forward_context
+from llmcompressor.utils.pytorch.module import infer_sequential_targets
+from torch import nn
+from transformers import PreTrainedConfig
 
 
 @dataclass(frozen=True)
