@@ -15,6 +15,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from app.detection.programming_marks import MARKS, marked
+from app.facet_names import TAGS
 
 if TYPE_CHECKING:
     from magika import Magika
@@ -64,33 +65,6 @@ TEXT_LABELS = frozenset({"txt", "markdown", "rst", "latex", "randomtxt", "po", "
 DATA_LABELS = frozenset(
     {"json", "jsonl", "yaml", "toml", "xml", "csv", "tsv", "ini", "textproto", "svg", "ipynb"}
 )
-
-# Tags of fenced blocks and interpreters of ``#!`` lines, by their usual names.
-TAGS: dict[str, str] = {
-    "ada": "Ada", "apex": "Apex", "aarch64": "ARM-64 ASM", "bash": "Bash/Shell",
-    "c": "C", "c#": "C#", "c++": "C++", "cc": "C++", "clj": "Clojure", "clojure": "Clojure",
-    "cobol": "COBOL", "coq": "Coq", "cpp": "C++", "cr": "Crystal", "crystal": "Crystal",
-    "cs": "C#", "csharp": "C#", "css": "HTML/CSS", "cu": "CUDA", "cuda": "CUDA", "d": "D",
-    "dart": "Dart", "delphi": "Delphi", "elixir": "Elixir", "erl": "Erlang", "erlang": "Erlang",
-    "ex": "Elixir", "exs": "Elixir", "f#": "F#", "f90": "Fortran", "fortran": "Fortran",
-    "fs": "F#", "fsharp": "F#", "gd": "GDScript", "gdscript": "GDScript", "glsl": "GLSL",
-    "go": "Go", "golang": "Go", "groovy": "Groovy", "haskell": "Haskell", "haxe": "Haxe",
-    "hs": "Haskell", "html": "HTML/CSS", "hx": "Haxe", "java": "Java", "javascript": "JavaScript",
-    "jl": "Julia", "js": "JavaScript", "jsx": "JavaScript", "julia": "Julia", "kotlin": "Kotlin",
-    "kt": "Kotlin", "lean": "Lean", "lean4": "Lean", "lisp": "Lisp", "common-lisp": "Lisp",
-    "llvm": "LLVM IR", "lua": "Lua", "luajit": "Lua", "matlab": "MATLAB", "metal": "Metal",
-    "nim": "Nim", "node": "JavaScript", "objc": "Objective-C", "objective-c": "Objective-C",
-    "objectivec": "Objective-C", "ocaml": "OCaml", "octave": "MATLAB", "pascal": "Delphi",
-    "perl": "Perl", "php": "PHP", "pl": "Perl", "pony": "Pony", "powershell": "PowerShell",
-    "prolog": "Prolog", "ps1": "PowerShell", "pwsh": "PowerShell", "py": "Python",
-    "python": "Python", "python3": "Python", "r": "R", "racket": "Racket", "rb": "Ruby",
-    "rs": "Rust", "rscript": "R", "ruby": "Ruby", "rust": "Rust", "scala": "Scala",
-    "sh": "Bash/Shell", "shell": "Bash/Shell", "sol": "Solidity", "solidity": "Solidity",
-    "sql": "SQL", "swift": "Swift", "swipl": "Prolog", "ts": "TypeScript", "tsx": "TypeScript",
-    "typescript": "TypeScript", "vb": "Visual Basic", "vba": "VBA", "vbnet": "Visual Basic",
-    "wgsl": "WGSL", "x86asm": "x86-64 ASM", "nasm": "x86-64 ASM", "zig": "Zig",
-    "zsh": "Bash/Shell",
-}  # fmt: skip
 
 _SHEBANG = re.compile(r"#!\s*(?:\S*/)?(?:env\s+(?:-\S+\s+)*)?([\w+-]+?)[\d.]*(?:\s|$)")
 

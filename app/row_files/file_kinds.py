@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from app.errors import Refused
+from app.facet_names import CODE_SUFFIXES
 
 Content = Literal["jsonl", "json", "csv", "parquet", "text"]
 Compression = Literal["gzip", "zstd"]
@@ -24,20 +25,6 @@ CONTENTS: dict[str, Content] = {
     ".rst": "text",
 }
 COMPRESSIONS: dict[str, Compression] = {".gz": "gzip", ".zst": "zstd"}
-# Source code is plain text whose language its name tells, where only one has the suffix.
-CODE: dict[str, str] = {
-    ".adb": "Ada", ".ads": "Ada", ".asm": "x86-64 ASM", ".c": "C", ".cbl": "COBOL",
-    ".clj": "Clojure", ".cls": "Apex", ".cob": "COBOL", ".cpp": "C++", ".cr": "Crystal",
-    ".cs": "C#", ".cu": "CUDA", ".dart": "Dart", ".erl": "Erlang", ".ex": "Elixir",
-    ".f90": "Fortran", ".fs": "F#", ".gd": "GDScript", ".glsl": "GLSL", ".go": "Go",
-    ".groovy": "Groovy", ".hs": "Haskell", ".html": "HTML/CSS", ".hx": "Haxe", ".java": "Java",
-    ".jl": "Julia", ".js": "JavaScript", ".kt": "Kotlin", ".lean": "Lean", ".lisp": "Lisp",
-    ".ll": "LLVM IR", ".lua": "Lua", ".metal": "Metal", ".ml": "OCaml", ".nim": "Nim",
-    ".pas": "Delphi", ".php": "PHP", ".pony": "Pony", ".ps1": "PowerShell", ".py": "Python",
-    ".rb": "Ruby", ".rkt": "Racket", ".rs": "Rust", ".scala": "Scala", ".sh": "Bash/Shell",
-    ".sol": "Solidity", ".sql": "SQL", ".swift": "Swift", ".ts": "TypeScript",
-    ".vb": "Visual Basic", ".zig": "Zig",
-}  # fmt: skip
 
 READABLE = "JSONL, JSON, CSV, TSV, Parquet, plain text or source code, each also .gz or .zst"
 LONGEST_NAME = 200
@@ -76,8 +63,8 @@ def kind_of(name: str) -> FileKind:
     if compression:
         suffixes.pop()
     last = suffixes[-1] if suffixes else ""
-    if last in CODE:
-        return FileKind("text", compression, CODE[last])
+    if last in CODE_SUFFIXES:
+        return FileKind("text", compression, CODE_SUFFIXES[last])
     if last not in CONTENTS:
         raise Refused(f"{name} is of no kind that can be read: give {READABLE}.")
     return FileKind(CONTENTS[last], compression, separator="\t" if last == ".tsv" else None)

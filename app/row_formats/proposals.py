@@ -7,9 +7,9 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from app.facet_names import known_value
 from app.facets import Facet, vocabulary
 from app.row_formats.formatters import format_row
-from app.row_formats.labels import known_value
 from app.row_formats.turns import RowUnfit
 
 
