@@ -85,7 +85,7 @@ def report_of(
             for part in composition.slices
         ],
         set_aside=set_aside,
-        shortfalls=[Shortfall.of(quota) for quota in composition.shortfalls],
+        shortfalls=[Shortfall.model_validate(quota) for quota in composition.shortfalls],
         warnings=[*composition.warnings, *_warnings(tally, set_aside)],
     )
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 
-from app.calibration.composition import Composition, Quota, SliceResult, Unit, preview
+from app.calibration.composition import Composition, SliceResult, Unit, preview
 from app.calibration.index import CorpusIndex
 from app.calibration.pool import FacetColumn
 from app.calibration.spec import SetSpec
@@ -35,7 +35,9 @@ class SliceAmount(Amount):
 
 
 class Shortfall(BaseModel):
-    """A value of a balanced facet that cannot be filled, in ``unit``."""
+    """A value of a balanced facet that cannot be filled, in ``unit``: a quota that fell short."""
+
+    model_config = ConfigDict(from_attributes=True)
 
     slice: str
     facet: Facet
@@ -45,20 +47,6 @@ class Shortfall(BaseModel):
     available: int
     unit: Unit = "tokens"
     sentence: str
-
-    @classmethod
-    def of(cls, quota: Quota) -> Shortfall:
-        """A quota that fell short."""
-        return cls(
-            slice=quota.slice,
-            facet=quota.facet,
-            value=quota.value,
-            asked=quota.asked,
-            got=quota.got,
-            available=quota.available,
-            unit=quota.unit,
-            sentence=quota.sentence,
-        )
 
 
 class Totals(Amount):
@@ -91,7 +79,7 @@ def totals(spec: SetSpec, index: CorpusIndex) -> Totals:
         budget=spec.token_budget,
         slices=[_slice_amount(part, composition.tokens) for part in composition.slices],
         facets={facet: _facet_amounts(facet, composition) for facet in Facet},
-        shortfalls=[Shortfall.of(quota) for quota in composition.shortfalls],
+        shortfalls=[Shortfall.model_validate(quota) for quota in composition.shortfalls],
         warnings=list(composition.warnings),
         refusals=list(composition.refusals),
     )

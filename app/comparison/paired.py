@@ -22,6 +22,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, computed_field
 
 from app.quality.evaluated_rows import SMALLEST_SLICE, EvaluatedRows, RowsRefused
 
@@ -35,11 +36,12 @@ FEWEST_ROWS = 6
 SAME_ORIGINAL = 0.02
 
 
-@dataclass(frozen=True)
-class Difference:
+class Difference(BaseModel):
     """The change of mean KL a token from the first evaluation to the second over some rows, in
     nats: below 0 the second is closer to the original. ``adjusted`` is the p-value after the
     control for many slices; of all rows together it is the p-value itself."""
+
+    model_config = ConfigDict(frozen=True)
 
     facet: str | None
     value: str | None
@@ -53,10 +55,19 @@ class Difference:
     p: float
     adjusted: float
 
+    @computed_field  # type: ignore[prop-decorator]  # mypy knows no decorated property
     @property
     def is_beyond_chance(self) -> bool:
         """Whether the change is called one."""
         return self.adjusted <= LEVEL
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def verdict(self) -> str:
+        """``better``, ``worse`` or ``no change`` beyond chance."""
+        if not self.is_beyond_chance:
+            return "no change"
+        return "better" if self.difference < 0 else "worse"
 
 
 @dataclass(frozen=True)
@@ -80,7 +91,7 @@ def compare_rows(first: EvaluatedRows, second: EvaluatedRows, seed: int = 0) -> 
     before, after = shared_rows(first, second)
     found = list(before.slices())
     found.sort(key=lambda part: -int(before.tokens[part[2]].sum()))
-    kept = sorted(found[:LARGEST_SLICES], key=lambda part: found.index(part))
+    kept = found[:LARGEST_SLICES]
     everything = np.arange(len(before.tokens))
     groups = [everything, *(rows for _, _, rows in kept)]
     p = sign_flip_p(after.kl - before.kl, groups, seed)

@@ -8,10 +8,10 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
 from app.comparison.charts import differences_by_slice, errors_by_layer
+from app.comparison.paired import Difference
 from app.comparison.views import (
     ComparisonRefused,
     ComparisonView,
-    DifferenceView,
     choice_view,
     chosen_ids,
     comparison_view,
@@ -21,7 +21,7 @@ from app.negotiation import Table, answer, wants_html
 
 router = APIRouter(tags=["comparison"])
 
-SLICE_COLUMNS = ("first", "second", *DifferenceView.model_fields, "verdict")
+SLICE_COLUMNS = ("first", "second", *Difference.model_fields, *Difference.model_computed_fields)
 LAYER_COLUMNS = (
     "layer", "job", "relative_mse", "sqnr_db", "output_relative_mse", "output_sqnr_db",
     "held_out_relative_mse", "held_out_sqnr_db",

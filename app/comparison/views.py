@@ -6,7 +6,7 @@ from pathlib import Path
 from string import ascii_uppercase
 from typing import Any
 
-from pydantic import BaseModel, computed_field
+from pydantic import BaseModel
 from sqlmodel import Session
 
 from app.base_models import service as base_models
@@ -64,31 +64,6 @@ class LayerRow(BaseModel):
     reports: list[LayerReport | None]
 
 
-class DifferenceView(BaseModel):
-    """See ``app.comparison.paired.Difference``."""
-
-    facet: str | None
-    value: str | None
-    rows: int
-    tokens: int
-    before: float
-    after: float
-    difference: float
-    low: float
-    high: float
-    p: float
-    adjusted: float
-    is_beyond_chance: bool
-
-    @computed_field  # type: ignore[prop-decorator]
-    @property
-    def verdict(self) -> str:
-        """``better``, ``worse`` or ``no change`` beyond chance."""
-        if not self.is_beyond_chance:
-            return "no change"
-        return "better" if self.difference < 0 else "worse"
-
-
 class PairView(BaseModel):
     """One subject against the first, on the rows both were measured on; without them ``problem``
     says why there is no comparison."""
@@ -97,8 +72,8 @@ class PairView(BaseModel):
     second: str
     problem: str | None = None
     shared: int = 0
-    overall: DifferenceView | None = None
-    slices: list[DifferenceView] = []
+    overall: Difference | None = None
+    slices: list[Difference] = []
     sentences: list[str] = []
 
 
@@ -304,11 +279,7 @@ def _pair(first: SubjectView, second: SubjectView, found: Paired) -> PairView:
         first=first.letter,
         second=second.letter,
         shared=found.shared,
-        overall=_shown(found.overall),
-        slices=[_shown(one) for one in found.slices],
+        overall=found.overall,
+        slices=found.slices,
         sentences=sentences_of(first.letter, second.letter, found),
     )
-
-
-def _shown(one: Difference) -> DifferenceView:
-    return DifferenceView.model_validate(one, from_attributes=True)

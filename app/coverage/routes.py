@@ -31,7 +31,6 @@ from app.coverage.views import (
     filtered,
 )
 from app.dependencies import SessionDep, SettingsDep
-from app.errors import Refused
 from app.jobs.service import get_job
 from app.jobs.views import JobView, job_view
 from app.negotiation import SubmissionDep, Table, answer, created, takes, validated
@@ -119,9 +118,8 @@ def rows_page(
     query = validated(RowsQuery, RowsQuery.of(dict(request.query_params)))
     view = rows_view(session, settings, job_id, query)
     table = None
-    wish = query.wish()
-    if view.result is not None and wish is not None:
-        chosen = chosen_rows(service.choice_of(session, settings, job_id, wish))
+    if view.result is not None:
+        chosen = chosen_rows(service.choice_of(session, settings, job_id, query.wish()))
         rows = ([getattr(row, column) for column in ROWS_HEADER] for row in chosen)
         table = Table(f"rows-{job_id}", ROWS_HEADER, rows)
     status = 422 if view.problem else 200
@@ -133,10 +131,7 @@ def rows_chart(
     session: SessionDep, settings: SettingsDep, job_id: str, query: Annotated[RowsQuery, Query()]
 ) -> dict[str, Any]:
     """What the chosen rows feed more than random ones do, in tokens."""
-    wish = query.wish()
-    if wish is None:
-        raise Refused("budget: say how many tokens are to be chosen.")
-    chosen = service.choice_of(session, settings, job_id, wish)
+    chosen = service.choice_of(session, settings, job_id, query.wish())
     profile = chosen.profile
     names = ("random rows", "chosen rows")
     sides = (profile.only(chosen.random_rows), profile.only(chosen.rows))
@@ -159,10 +154,7 @@ def save_rows(
     """Keep the chosen rows as an ordinary set."""
     given = submission.document if submission.is_json else RowsQuery.of(dict(submission.fields))
     asked = validated(SavedChoice, given)
-    wish = asked.wish()
-    if wish is None:
-        raise Refused("budget: say how many tokens are to be chosen.")
-    saved = service.save_choice(session, settings, job_id, wish, asked.name)
+    saved = service.save_choice(session, settings, job_id, asked.wish(), asked.name)
     model_id = get_job(session, job_id).model_id
     view = set_view(session, settings, saved.id, model_id)
     return created(request, f"/sets/{saved.id}?model={model_id}", view)

@@ -16,7 +16,7 @@ from app.coverage.choosing import Aim, Chosen, Wish, worst_fed
 from app.coverage.expert_page import label
 from app.coverage.pools import TIMES
 from app.coverage.profile import Profile
-from app.errors import CalibrantError, NotFound
+from app.errors import CalibrantError, NotFound, Refused
 from app.facets import Facet
 from app.jobs.service import get_job
 from app.jobs.views import JobRow, job_row
@@ -44,10 +44,10 @@ class RowsQuery(BaseModel):
         """A form's fields without those that were left empty."""
         return {name: value for name, value in given.items() if value != ""}
 
-    def wish(self) -> Wish | None:
-        """The choice asked for."""
+    def wish(self) -> Wish:
+        """The choice asked for. Raises Refused without a budget."""
         if self.budget is None:
-            return None
+            raise Refused("budget: say how many tokens are to be chosen.")
         return Wish(budget=self.budget, floor=self.floor, aim=self.aim, seed=self.seed)
 
     def address(self) -> str:
@@ -154,11 +154,10 @@ def rows_view(session: Session, settings: Settings, job_id: str, query: RowsQuer
         problem=None,
         result=None,
     )
-    wish = query.wish()
-    if wish is None:
+    if query.budget is None:
         return view
     try:
-        chosen = service.choice_of(session, settings, job_id, wish)
+        chosen = service.choice_of(session, settings, job_id, query.wish())
     except NotFound:
         raise
     except CalibrantError as error:

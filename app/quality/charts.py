@@ -46,27 +46,10 @@ def error_by_layer(layers: Sequence[LayerReport]) -> dict[str, Any]:
             "diamond",
         ),
     ]
-    return {
-        "data": [bars, *(line for line in lines if any(y is not None for y in line["y"]))],
-        "layout": {
-            "title": {"text": "Error by layer"},
-            "legend": {"orientation": "h", "y": 1.1},
-            "margin": MARGIN,
-            "xaxis": layer_axis(numbers) | {"anchor": "y"},
-            "yaxis": {
-                "title": {"text": "Relative MSE"},
-                "domain": [0.0, 0.46],
-                "rangemode": "tozero",
-                "tickformat": ".2~g",
-            },
-            "yaxis2": {
-                "title": {"text": "SQNR (dB)"},
-                "domain": [0.56, 1.0],
-                "anchor": "x",
-                "tickformat": ".1f",
-            },
-        },
-    }
+    measured = [line for line in lines if any(y is not None for y in line["y"])]
+    layout = _two_panels("Error by layer", numbers, "Relative MSE", ("SQNR (dB)", ".1f"))
+    layout["legend"] = {"orientation": "h", "y": 1.1}
+    return {"data": [bars, *measured], "layout": layout}
 
 
 def router_drift(layers: Sequence[RouterAgreement]) -> dict[str, Any]:
@@ -83,25 +66,31 @@ def router_drift(layers: Sequence[RouterAgreement]) -> dict[str, Any]:
     }
     line = _line("Same experts", numbers, [one.share for one in layers], SQNR_COLOUR, "circle")
     line["hovertemplate"] = "layer %{x}<br>same experts for %{y:.2%} of tokens<extra></extra>"
+    drift, agreement = "KL (nats a token)", ("Same experts", ".0%")
+    layout = _two_panels("Router drift by layer", numbers, drift, agreement)
+    return {"data": [bars, line], "layout": layout | {"showlegend": False}}
+
+
+def _two_panels(
+    title: str, numbers: Sequence[int], lower: str, upper: tuple[str, str]
+) -> dict[str, Any]:
+    """The layout of amounts by layer (``y``, from zero) below another measure of the layers
+    (``y2``): the title of the lower axis, that of the upper one with its format."""
     return {
-        "data": [bars, line],
-        "layout": {
-            "title": {"text": "Router drift by layer"},
-            "showlegend": False,
-            "margin": MARGIN,
-            "xaxis": layer_axis(numbers) | {"anchor": "y"},
-            "yaxis": {
-                "title": {"text": "KL (nats a token)"},
-                "domain": [0.0, 0.46],
-                "rangemode": "tozero",
-                "tickformat": ".2~g",
-            },
-            "yaxis2": {
-                "title": {"text": "Same experts"},
-                "domain": [0.56, 1.0],
-                "anchor": "x",
-                "tickformat": ".0%",
-            },
+        "title": {"text": title},
+        "margin": MARGIN,
+        "xaxis": layer_axis(numbers) | {"anchor": "y"},
+        "yaxis": {
+            "title": {"text": lower},
+            "domain": [0.0, 0.46],
+            "rangemode": "tozero",
+            "tickformat": ".2~g",
+        },
+        "yaxis2": {
+            "title": {"text": upper[0]},
+            "domain": [0.56, 1.0],
+            "anchor": "x",
+            "tickformat": upper[1],
         },
     }
 

@@ -17,10 +17,10 @@ from app.database import session_for
 from app.jobs import service
 from app.jobs.liveness import group_is_gone
 from app.jobs.models import Job
-from app.jobs.states import JobKind, JobState
-from app.recipes.schema import DEFAULT_PRESET
+from app.jobs.states import JobState
 from app.settings import Settings
 from tests.integration.server import calibrant, serving
+from tests.seed import queued_job
 
 DEADLINE_SECONDS = 120.0
 
@@ -42,17 +42,7 @@ def main_job(session: Session, settings: Settings) -> Job:
     """The demo's job, kept but not sent: the server sends what waits when it starts."""
     model = add_model(session, DEMO_MODEL)
     saved = save_set(session, software_engineer())
-    job = service.compose_job(
-        session,
-        settings,
-        kind=JobKind.QUANTIZE,
-        set_id=saved.id,
-        model_id=model.id,
-        recipe=DEFAULT_PRESET,
-    )
-    session.add(job)
-    session.commit()
-    return job
+    return queued_job(session, settings, saved, model)
 
 
 def is_quantizing(settings: Settings, job_id: str) -> bool:
