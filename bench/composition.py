@@ -37,7 +37,7 @@ from app.sources.entry import FolderOrigin, SourceEntry
 from app.sources.rows import iterate_rows, load_rows, messages_of, rows_file, rows_files
 from app.sources.starter_corpus import PACKS
 from app.sources.store import Row, write_revision
-from tests.app.calibration.test_totals import fifty_slices, large_index
+from tests.app.calibration.large_index import fifty_slices, large_index
 
 DEMO_MODEL = ROOT / "demo" / "model"
 ROWS, LENGTH = 590, 8192

@@ -1,13 +1,13 @@
+"""Building a set: its bytes, its report, and what is refused."""
+
 from __future__ import annotations
 
 import errno
 import hashlib
 import json
 import os
-import random
 import subprocess
 import sys
-from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -15,15 +15,12 @@ import pytest
 from app.calibration import building
 from app.calibration.building import build_set
 from app.calibration.built_set import ROW_SCHEMA, BuiltSet, load_built_set
-from app.calibration.leakage import refuse_leaks
 from app.calibration.spec import SetSpec, Slice
 from app.errors import CompositionRefused, DiskFull, ModelRefused, NotFound, Refused
 from app.facets import Facet
 from app.rendering.tokenizer import load_tokenizer
-from app.sources.entry import FolderOrigin, SourceEntry
 from app.sources.starter_corpus import load_rows
-from app.sources.store import Row, write_revision
-from workers.engine.calibration_rows import ModelLimits, read_rows
+from tests.app.calibration.essays import essays, spec_over, talk, write_source
 
 SPEC = SetSpec(
     name="small",
@@ -279,185 +276,6 @@ def test_a_manifest_changed_by_hand_is_refused(built: BuiltSet, tmp_path: Path) 
     (tmp_path / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(Refused, match="was changed after it was built"):
         load_built_set(tmp_path)
-
-
-# --- Settings of rendering ------------------------------------------------------------------------
-
-QUESTION = {"role": "user", "content": "Tell me more about it, please."}
-
-
-def write_source(
-    directory: Path, name: str, talks: list[list[dict[str, str]]], **labels: str
-) -> None:
-    """A fetched source of some conversations."""
-    rows = [
-        Row(number, talk, "\n".join(turn["content"] for turn in talk))
-        for number, talk in enumerate(talks, start=1)
-    ]
-    entry = SourceEntry(
-        name=name,
-        origin=FolderOrigin(path=Path("/nowhere")),
-        formatter="chat_completion",
-        tags={Facet(facet): value for facet, value in labels.items()},
-    )
-    write_revision(entry, "c" * 40, rows, directory)
-
-
-def talk(words: str) -> list[dict[str, str]]:
-    return [QUESTION, {"role": "assistant", "content": words}]
-
-
-def essays(count: int) -> list[list[dict[str, str]]]:
-    chance = random.Random(5)
-    return [talk(" ".join(chance.choices(WORDS, k=60))) for _ in range(count)]
-
-
-WORDS = ["river", "stone", "evening", "market", "letter", "winter", "garden", "silver", "bridge"]
-
-
-def spec_over(name: str, **changes: object) -> SetSpec:
-    document = {
-        "name": "t",
-        "sources": [name],
-        "max_length": 256,
-        "slices": [{"name": "all", "rows": "all"}],
-        **changes,
-    }
-    return SetSpec.model_validate(document)
-
-
-def test_a_prompt_names_each_value_equally_often_and_feeds_none(
-    model_dir: Path, tmp_path: Path
-) -> None:
-    write_source(tmp_path / "sources", "essays", essays(30), spoken_language="en")
-    prompt = {
-        "template": "Answer in {{ value }}.\n***\n",
-        "facet": "spoken_language",
-        "values": ["ar", "de", "he", "en"],
-    }
-    part = {"name": "all", "rows": "all", "prompt": prompt}
-    built = build_set(
-        spec_over("essays", slices=[part]), tokenizer_dir=model_dir, sets_dir=tmp_path / "sets"
-    )
-    rows = built.table().to_pylist()
-    named = Counter(row["named_value"] for row in rows)
-    assert max(named.values()) - min(named.values()) <= 1
-    spoken = built.facets[Facet.SPOKEN_LANGUAGE]
-    assert spoken["en"].rows == built.rows
-    assert spoken["en"].fed_tokens == sum(row["fed_tokens"] for row in rows)
-    assert spoken["en"].named_tokens == 0  # what it names is what it feeds
-    hebrew = [row for row in rows if row["named_value"] == "he"]
-    assert (spoken["he"].rows, spoken["he"].fed_tokens) == (0, 0)
-    assert spoken["he"].named_rows == len(hebrew)
-    assert spoken["he"].named_tokens == sum(row["fed_tokens"] for row in hebrew) > 0
-    assert all("Answer in Hebrew.\n***\nTell me more" in row["text"] for row in hebrew)
-    assert built.report.prompt_tokens == sum(row["prompt_tokens"] for row in rows) > 0
-
-
-def test_a_passage_is_the_answer_to_its_prompt_alone(model_dir: Path, tmp_path: Path) -> None:
-    prompt = {"template": "Answer in {{ value }}.", "facet": "spoken_language", "values": ["he"]}
-    part = {"name": "all", "rows": 4, "prompt": prompt}
-    spec = spec_over("permissive", slices=[part])
-    built = build_set(spec, tokenizer_dir=model_dir, sets_dir=tmp_path / "sets")
-    texts = built.table(["text"])["text"].to_pylist()
-    assert all("Answer in Hebrew." in text for text in texts)
-    # the request that is made up for a passage without a prompt
-    assert not any("Write" in text.partition("<|assistant|>")[0] for text in texts)
-
-
-def test_a_budget_holds_prompts_too(model_dir: Path, tmp_path: Path) -> None:
-    write_source(tmp_path / "sources", "essays", essays(40))
-    for template in ("Say {{ value }}. " * 5, "{{ row.text }}"):  # the second only a build knows
-        prompt = {"template": template, "facet": "spoken_language", "values": ["ar", "de"]}
-        part = {"name": "all", "weight": 1, "prompt": prompt}
-        spec = spec_over("essays", slices=[part], token_budget=1500)
-        built = build_set(spec, tokenizer_dir=model_dir, sets_dir=tmp_path / "sets")
-        assert 0 < built.tokens <= 1500
-        assert built.tokens == sum(len(row["input_ids"]) for row in built.table().to_pylist())
-
-
-def test_a_prompt_that_fails_sets_its_rows_aside(model_dir: Path, tmp_path: Path) -> None:
-    write_source(tmp_path / "sources", "essays", essays(10))
-    part = {"name": "all", "rows": 4, "prompt": {"template": "{{ row.nothing.more }}"}}
-    built = build_set(
-        spec_over("essays", slices=[part, {"name": "rest", "rows": 2}]),
-        tokenizer_dir=model_dir,
-        sets_dir=tmp_path / "sets",
-    )
-    assert built.rows == 2
-    assert len(built.set_aside) == 4
-    assert all("prompt template fails" in row.reason for row in built.set_aside)
-
-
-def test_rows_are_packed_in_order_into_sequences_that_are_long_enough(
-    model_dir: Path, tmp_path: Path
-) -> None:
-    write_source(tmp_path / "sources", "essays", essays(20))
-    spec = spec_over("essays", packing=True, max_length=600)
-    built = build_set(spec, tokenizer_dir=model_dir, sets_dir=tmp_path / "sets")
-    filled = Counter()
-    rows = built.table().to_pylist()
-    for row in rows:
-        filled[row["sequence"]] += len(row["input_ids"])
-    assert [row["sequence"] for row in rows] == sorted(row["sequence"] for row in rows)
-    assert max(filled.values()) <= 600
-    assert built.report.sequences == len(filled) < built.rows
-    limits = ModelLimits(vocabulary=10**6, positions=400)
-    with pytest.raises(ModelRefused, match="packed into sequences of up to"):
-        read_rows(built.directory, None, limits)
-
-
-def test_what_a_slice_loses_by_cutting_is_told(model_dir: Path, tmp_path: Path) -> None:
-    write_source(tmp_path / "sources", "essays", essays(10))
-    spec = spec_over("essays", max_length=40, truncation="middle")
-    built = build_set(spec, tokenizer_dir=model_dir, sets_dir=tmp_path / "sets")
-    rows = built.table().to_pylist()
-    lost = sum(row["full_tokens"] - 40 for row in rows)
-    [part] = built.report.slices
-    assert (part.cut_tokens, part.cut_rows) == (lost, len(rows)) == (built.report.cut_tokens, 9)
-    assert all(0 < row["cut_start"] < row["cut_end"] < len(row["text"]) for row in rows)
-
-
-def test_duplicates_are_marked_or_dropped(model_dir: Path, tmp_path: Path) -> None:
-    talks = essays(12)
-    again = [talk(talks[0][1]["content"].upper()), talk(talks[1][1]["content"] + " bridge")]
-    write_source(tmp_path / "sources", "essays", talks + again)
-    kept = build_set(spec_over("essays"), tokenizer_dir=model_dir, sets_dir=tmp_path / "sets")
-    rows = kept.table().to_pylist()
-    marked = {row["row_id"]: row["duplicate_of"] for row in rows if row["duplicate_of"]}
-    assert kept.report.duplicates == len(marked) > 0
-    assert set(marked.values()) <= {row["row_id"] for row in rows} - marked.keys()
-    spec = spec_over("essays", duplicates="drop")
-    once = build_set(spec, tokenizer_dir=model_dir, sets_dir=tmp_path / "sets")
-    assert once.rows == kept.rows - len(marked)
-    assert once.report.duplicates == 0
-    assert once.report.left_out.duplicates == len(marked)
-
-
-def test_short_rows_are_left_out_and_counted(model_dir: Path, tmp_path: Path) -> None:
-    write_source(tmp_path / "sources", "essays", [*essays(8), talk("No."), talk("Never.")])
-    spec = spec_over("essays", min_tokens=60)
-    built = build_set(spec, tokenizer_dir=model_dir, sets_dir=tmp_path / "sets")
-    assert all(row["full_tokens"] >= 60 for row in built.table().to_pylist())
-    left_out = built.report.left_out.too_short
-    whole = build_set(spec_over("essays"), tokenizer_dir=model_dir, sets_dir=tmp_path / "sets")
-    assert whole.rows - built.rows == left_out > 0
-
-
-def test_held_out_rows_that_were_calibrated_on_are_an_error(
-    model_dir: Path, tmp_path: Path
-) -> None:
-    talks = essays(40)
-    again = [talk(one[1]["content"].upper()) for one in talks]
-    write_source(tmp_path / "sources", "essays", talks + again)
-    places = {"tokenizer_dir": model_dir, "sets_dir": tmp_path / "sets"}
-    taught = build_set(spec_over("essays"), **places)
-    asked = build_set(spec_over("essays", split="held_out"), **places)
-    with pytest.raises(CompositionRefused, match="held-out rows say what a calibration row says"):
-        refuse_leaks(taught.directory, asked.directory)
-    clean = build_set(spec_over("essays", split="held_out", duplicates="drop"), **places)
-    refuse_leaks(taught.directory, clean.directory)
-    assert clean.rows < asked.rows
 
 
 def test_a_pinned_revision_is_used_though_the_source_went_on(

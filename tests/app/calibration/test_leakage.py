@@ -1,0 +1,28 @@
+"""Held-out rows that say what a calibration row says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from app.calibration.building import build_set
+from app.calibration.leakage import refuse_leaks
+from app.errors import CompositionRefused
+from tests.app.calibration.essays import essays, spec_over, talk, write_source
+
+
+def test_held_out_rows_that_were_calibrated_on_are_an_error(
+    model_dir: Path, tmp_path: Path
+) -> None:
+    talks = essays(40)
+    again = [talk(one[1]["content"].upper()) for one in talks]
+    write_source(tmp_path / "sources", "essays", talks + again)
+    places = {"tokenizer_dir": model_dir, "sets_dir": tmp_path / "sets"}
+    taught = build_set(spec_over("essays"), **places)
+    asked = build_set(spec_over("essays", split="held_out"), **places)
+    with pytest.raises(CompositionRefused, match="held-out rows say what a calibration row says"):
+        refuse_leaks(taught.directory, asked.directory)
+    clean = build_set(spec_over("essays", split="held_out", duplicates="drop"), **places)
+    refuse_leaks(taught.directory, clean.directory)
+    assert clean.rows < asked.rows
