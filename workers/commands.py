@@ -18,7 +18,7 @@ import typer
 
 from app.console import Json, complain, say, tell, wide, write
 from app.coverage.choosing import Aim
-from app.errors import CalibrantError, Conflict
+from app.errors import CalibrantError, Conflict, Refused
 from app.facets import Facet
 from app.jobs.events import Event
 from app.jobs.spec import JobResult, JobSpec
@@ -179,15 +179,13 @@ def quantize(
 
     Finished layers are kept beside OUT until the checkpoint is whole.
     """
-    with _refusals():
-        directory = _kept_beside(out, resume)
+    with _refusals(), _kept_beside(out, resume) as directory:
         spec = _spec(JobKind.QUANTIZE, directory, model, set_, threads=threads)
         spec.recipe, spec.checkpoint = _recipe(recipe), out.resolve()
         spec.held_out = held_out.resolve() if held_out else None
         spec.resume = "required" if resume else "never"
         events = out.resolve().with_name(f"{out.name}.events.jsonl")
         result = _run(spec, events)
-        shutil.rmtree(directory)
     if json:
         say({**result.model_dump(mode="json"), "events": str(events)})
         return
@@ -269,17 +267,17 @@ def export_recipe(
     """Write a recipe as YAML that stock llmcompressor runs on this model."""
     with _refusals():
         from app.recipes.llmcompressor import to_yaml
-        from workers.engine.architecture import linear_names
         from workers.engine.preflight import meta_model
         from workers.engine.quantization import plan_of
 
         tree = meta_model(model)
         plan = plan_of(tree, _recipe(recipe))
-        text = to_yaml(plan.recipe, plan.mappings, linear_names(tree))
-    if out is None:
-        write(text)
-    else:
-        out.write_text(text, encoding="utf-8")
+        names = [name for name, _ in tree.named_modules()]
+        text = to_yaml(plan.recipe, plan.mappings, plan.modules, names)
+        if out is None:
+            write(text)
+        else:
+            out.write_text(text, encoding="utf-8")
 
 
 def _recipe(slug_or_file: str) -> Recipe:
@@ -322,8 +320,10 @@ def _run(spec: JobSpec, events: Path | None = None) -> JobResult:
 def _model_and_rows(directory: Path, rows: Path) -> tuple[PreTrainedModel, CalibrationRows]:
     from workers.engine.calibration_rows import read_rows
     from workers.engine.loading import limits_of, load_tokenizer
+    from workers.engine.preflight import refuse_unfit
     from workers.engine.run import load_for_computing
 
+    refuse_unfit(directory, None)
     tokenizer = load_tokenizer(directory)
     model = load_for_computing(directory)
     return model, read_rows(rows, tokenizer, limits_of(model))
@@ -352,12 +352,18 @@ def _evaluated(base: Path, checkpoint: Path, set_: Path) -> EvaluatedRows:
 
 @contextmanager
 def _refusals() -> Iterator[None]:
-    """A CalibrantError becomes its sentence on stderr and its exit code."""
+    """A CalibrantError becomes its sentence on stderr and its exit code, and so does a file or
+    directory that cannot be read or written."""
     try:
         yield
     except CalibrantError as error:
         complain(error.sentence)
         raise typer.Exit(error.exit_code) from error
+    except OSError as error:
+        if error.filename is None:
+            raise
+        complain(f"{error.filename} cannot be read or written: {error.strerror}.")
+        raise typer.Exit(Refused.exit_code) from error
 
 
 @contextmanager
@@ -370,16 +376,30 @@ def _working_directory(out: Path | None) -> Iterator[Path]:
         yield Path(directory)
 
 
-def _kept_beside(out: Path, resume: bool) -> Path:
-    """The directory of a run's own files, on the disk the checkpoint goes to.
+@contextmanager
+def _kept_beside(out: Path, resume: bool) -> Iterator[Path]:
+    """The directory of a run's own files, on the disk the checkpoint goes to. It stays where the
+    run is stopped after it finished a layer.
 
-    Raises Conflict when a stopped run left one and ``resume`` was not asked for.
+    Raises Conflict when a stopped run left one and ``resume`` was not asked for, and
+    CheckpointRefused when something is at ``out``.
     """
+    from workers.engine.export import refuse_taken_destination
+
+    refuse_taken_destination(out)
     directory = out.resolve().with_name(f".{out.name}.calibrant")
-    if not resume and any((directory / "layers").glob("layer-*.json")):
+    if not resume and _has_layers(directory):
         raise Conflict(
             f"A stopped run towards {out} left finished layers in {directory}: go on with "
             "--resume, or remove that directory to start again."
         )
     directory.mkdir(parents=True, exist_ok=True)
-    return directory
+    try:
+        yield directory
+    finally:
+        if not _has_layers(directory):
+            shutil.rmtree(directory)
+
+
+def _has_layers(directory: Path) -> bool:
+    return any((directory / "layers").glob("layer-*.json"))

@@ -9,7 +9,8 @@ from pydantic import ValidationError
 
 from app.errors import RecipeRefused
 from app.recipes.migration import Imported, import_recipe, is_llmcompressor
-from app.recipes.schema import PRESETS, Recipe
+from app.recipes.schema import PRESETS, Recipe, first_problem
+from app.yaml_lines import decoded, load_with_lines, sentence
 
 
 def load_recipe(slug_or_file: str) -> Imported:
@@ -24,24 +25,24 @@ def load_recipe(slug_or_file: str) -> Imported:
         raise RecipeRefused(
             f"There is no recipe {slug_or_file!r}: give a file, or one of {', '.join(PRESETS)}."
         )
-    return parse_recipe(path.read_text(encoding="utf-8"), path.stem, where=str(path))
+    return parse_recipe(decoded(path.read_bytes(), str(path)), path.stem, where=str(path))
 
 
 def parse_recipe(text: str, name: str, where: str) -> Imported:
     """A recipe from YAML text. ``name`` is the recipe's where the text gives none, ``where`` what
     a refusal calls the text. Raises RecipeRefused."""
     try:
-        document = yaml.safe_load(text)
+        document, lines = load_with_lines(text)
     except yaml.YAMLError as error:
-        raise RecipeRefused(f"{where} is not YAML: {error}.") from error
+        raise RecipeRefused(sentence(error, where, text)) from error
     if is_llmcompressor(document):
-        return import_recipe(text, name)
+        return import_recipe(document, lines, name)
+    if not isinstance(document, dict):
+        raise RecipeRefused(f"{where} is no recipe: it has no groups and no modifiers.")
     try:
         return Imported(recipe=Recipe.model_validate(document))
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"]) or "the document"
-        raise RecipeRefused(f"{where}: {place}: {first['msg']}.") from error
+        raise RecipeRefused(f"{where}: {first_problem(error)}") from error
 
 
 def dump_recipe(recipe: Recipe, whole: bool = False) -> str:

@@ -73,10 +73,7 @@ def lint_text(text: str, name: str, weights: Weights | None) -> Lint:
     except RecipeRefused as error:
         return Lint(errors=[error.sentence])
     told = Lint(notes=found.notes, yaml=dump_recipe(found.recipe))
-    for group in found.recipe.groups:
-        told.errors.extend(_broken_patterns(group.targets))
-    told.errors.extend(_broken_patterns(found.recipe.ignore))
-    if weights is not None and not told.errors:
+    if weights is not None:
         _hold_against(found.recipe, weights, told)
     return told
 
@@ -95,16 +92,6 @@ def misfits(recipe: Recipe, weights: Weights) -> list[str]:
     return _misfits(chosen, weights)
 
 
-def _broken_patterns(patterns: Iterable[str]) -> list[str]:
-    sentences = []
-    for pattern in patterns:
-        try:
-            re.compile(pattern)
-        except re.error as error:
-            sentences.append(f"{pattern!r} is not a regular expression: {error}.")
-    return sentences
-
-
 def _hold_against(recipe: Recipe, weights: Weights, told: Lint) -> None:
     chosen: dict[str, Group] = {}
     for group in recipe.groups:
@@ -116,7 +103,7 @@ def _hold_against(recipe: Recipe, weights: Weights, told: Lint) -> None:
             if not matched:
                 example = next(reversed(list(weights.shapes)), "")
                 told.errors.append(
-                    f"{pattern!r} of group {group.name!r} matches nothing in {weights.name}, whose "
+                    f"{pattern} of group {group.name!r} matches nothing in {weights.name}, whose "
                     f"modules are named like {example}."
                 )
             for name in matched:

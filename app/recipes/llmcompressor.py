@@ -8,11 +8,12 @@ pattern names its layers; within a layer the experts are one pattern.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 import yaml
 
+from app.recipes.narrowing import narrowed
 from app.recipes.schema import Group, Recipe
 
 LAYER = re.compile(r"^(.*?\.)(\d+)(\..*)$")
@@ -30,12 +31,19 @@ class MappingNames(Protocol):
         """The modules that are balanced, in order."""
 
 
-def to_yaml(recipe: Recipe, mappings: Iterable[MappingNames], linears: Iterable[str]) -> str:
+def to_yaml(
+    recipe: Recipe,
+    mappings: Iterable[MappingNames],
+    chosen: Mapping[str, Group],
+    modules: Sequence[str],
+) -> str:
     """The recipe for ``oneshot(recipe=...)`` of llmcompressor 0.14.
 
-    ``linears`` are the names of every Linear of the model the mappings are of. What stock has not
-    is said in a comment: routed statistics are ``moe_calibrate_all_experts=False`` there.
+    ``chosen`` are the modules it quantizes in the model the mappings are of, ``modules`` the names
+    of all of that model's. What stock has not is said in a comment: routed statistics are
+    ``moe_calibrate_all_experts=False`` there.
     """
+    targets = narrowed(recipe, chosen, modules)
     modifiers: dict[str, Any] = {}
     compact = _compact(mappings)
     if recipe.smooth and compact:
@@ -45,8 +53,10 @@ def to_yaml(recipe: Recipe, mappings: Iterable[MappingNames], linears: Iterable[
             "n_grid": max(recipe.grid, 3 if recipe.duo_scaling else 2),
         }
     modifiers["QuantizationModifier"] = {
-        "config_groups": {group.name: _group(group) for group in recipe.groups},
-        "ignore": [f"re:{pattern}" for pattern in _used(recipe.ignore, linears)],
+        "config_groups": {
+            group.name: _group(group, targets[group.name]) for group in recipe.groups
+        },
+        "ignore": [f"re:{pattern}" for pattern in _used(recipe.ignore, modules)],
     }
     document = {"default_stage": {"default_modifiers": modifiers}}
     return _head(recipe) + yaml.safe_dump(document, sort_keys=False, width=100)
@@ -65,14 +75,13 @@ def _head(recipe: Recipe) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _used(patterns: Iterable[str], linears: Iterable[str]) -> list[str]:
-    names = list(linears)
-    return [each for each in patterns if any(re.match(each, name) for name in names)]
+def _used(patterns: Iterable[str], modules: Sequence[str]) -> list[str]:
+    return [each for each in patterns if any(re.match(each, name) for name in modules)]
 
 
-def _group(group: Group) -> dict[str, Any]:
+def _group(group: Group, targets: Iterable[str]) -> dict[str, Any]:
     return {
-        "targets": [f"re:{pattern}" for pattern in group.targets],
+        "targets": [f"re:{pattern}" for pattern in targets],
         "weights": {
             "num_bits": group.bits,
             "type": group.type,

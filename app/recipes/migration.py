@@ -13,12 +13,11 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from app.errors import RecipeRefused
-from app.recipes.schema import Group, Recipe
-from app.yaml_lines import Place, load_with_lines
+from app.recipes.schema import Group, Recipe, first_problem
+from app.yaml_lines import Place
 
 AWQ, QUANTIZATION = "AWQModifier", "QuantizationModifier"
 PROJECTIONS = {"w1": "gate_proj", "w2": "down_proj", "w3": "up_proj"}
@@ -50,16 +49,13 @@ def is_llmcompressor(document: Any) -> bool:
     return isinstance(document, dict) and any(True for _ in _modifiers(document, ()))
 
 
-def import_recipe(text: str, name: str) -> Imported:
-    """Read llmcompressor's YAML. ``name`` is the recipe's, for want of one in the file.
+def import_recipe(document: Any, lines: dict[Place, int], name: str) -> Imported:
+    """Read llmcompressor's YAML, with the line of every value. ``name`` is the recipe's, for want
+    of one in the file.
 
     Raises RecipeRefused, naming the line, for what cannot be kept: a modifier that does something
     else, quantized activations, a strategy other than group and channel.
     """
-    try:
-        document, lines = load_with_lines(text)
-    except yaml.YAMLError as error:
-        raise RecipeRefused(f"{name} is not YAML: {error}.") from error
     reading = _Reading(lines)
     for place, kind, given in _modifiers(document, ()):
         reading.take(place, kind, given or {})
@@ -69,7 +65,7 @@ def import_recipe(text: str, name: str) -> Imported:
     try:
         recipe = Recipe(groups=tuple(reading.groups), **settings)
     except ValidationError as error:
-        raise RecipeRefused(f"{name}: {error.errors()[0]['msg']}.") from error
+        raise RecipeRefused(f"{name}: {first_problem(error)}") from error
     return Imported(recipe=recipe, notes=sorted(reading.notes, key=lambda note: note.line))
 
 
@@ -150,8 +146,7 @@ class _Reading:
         targets = given.get("targets") or ["Linear"]
         targets = [targets] if isinstance(targets, str) else targets
         patterns = tuple(self._pattern(each, (*place, "targets")) for each in targets)
-        values = {"name": "weights", "targets": patterns, **SCHEMES[scheme]}
-        self.groups.append(Group.model_validate(values))
+        self._add(place, {"name": "weights", "targets": patterns, **SCHEMES[scheme]})
 
     def _take_group(self, place: Place, name: str, given: Mapping[str, Any]) -> None:
         weights = dict(given.get("weights") or {})
@@ -180,13 +175,14 @@ class _Reading:
         self._check_rest(place, weights)
         for key in given.keys() - {"targets", "weights", "input_activations", "output_activations"}:
             self._say((*place, key), f"{key} has no meaning here and is left out.")
+        self._add(place, values)
+
+    def _add(self, place: Place, values: dict[str, Any]) -> None:
         try:
             self.groups.append(Group.model_validate(values))
         except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"])
             raise RecipeRefused(
-                f"Line {self._line(place)}: group {name}: {where} {first['msg']}."
+                f"Line {self._line(place)}: group {values['name']}: {first_problem(error)}"
             ) from error
 
     def _check_rest(self, place: Place, weights: dict[str, Any]) -> None:

@@ -7,9 +7,10 @@ of compressed-tensors.
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 EXPERTS = r".*\.experts\.\d+\.(gate_proj|up_proj|down_proj|w1|w2|w3)$"
 ATTENTION = r".*\.self_attn\..*_proj$"
@@ -20,6 +21,25 @@ Statistics = Literal["all", "routed"]
 Search = Literal["exact", "fast", "stock"]
 
 
+def _compiles(pattern: str) -> str:
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise ValueError(f"{pattern} is not a regular expression: {error}") from error
+    return pattern
+
+
+Pattern = Annotated[str, AfterValidator(_compiles)]
+
+
+def first_problem(error: ValidationError) -> str:
+    """What is wrong with the first field that is, as a sentence's end."""
+    first = error.errors()[0]
+    said = first["msg"].removeprefix("Value error, ")
+    place = ".".join(str(part) for part in first["loc"])
+    return f"{place}: {said}." if place else f"{said}."
+
+
 class Group(BaseModel):
     """One scheme and the modules it is applied to: ``bits`` a weight, an integer or (8 bits only)
     a float8 e4m3, one scale for every ``group_size`` input columns (None: one for every output
@@ -28,7 +48,7 @@ class Group(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
-    targets: tuple[str, ...] = Field(min_length=1)
+    targets: tuple[Pattern, ...] = Field(min_length=1)
     bits: Annotated[int, Field(ge=4, le=8)] = 4
     type: Literal["int", "float"] = "int"
     group_size: Annotated[int, Field(ge=16, le=1024)] | None = 32
@@ -62,7 +82,7 @@ class Recipe(BaseModel):
     name: str
     description: str = ""
     groups: tuple[Group, ...] = Field(min_length=1)
-    ignore: tuple[str, ...] = (r"^lm_head$",)
+    ignore: tuple[Pattern, ...] = (r"^lm_head$",)
     grid: Annotated[int, Field(ge=1, le=100)] = 20
     duo_scaling: bool = True
     smooth: bool = True

@@ -57,7 +57,7 @@ def quantize_with_stock(model: PreTrainedModel, recipe: Recipe) -> dict[str, tor
     ]
     awq = AWQModifier(mappings=mappings, n_grid=recipe.grid, duo_scaling=recipe.duo_scaling)
     with stock_without_its_faults():
-        modifiers = [awq, quantization_modifier(recipe)]
+        modifiers = [awq, quantization_modifier(model, plan)]
         run_oneshot(
             model, tiny_tokenizer(), modifiers, BATCHES, all_experts=recipe.statistics == "all"
         )
@@ -148,9 +148,8 @@ def test_a_grams_loss_is_stocks_loss(linear_model: LinearModel) -> None:
     ]
     with stock_without_its_faults():
         awq = Watched(mappings=mappings, n_grid=8)
-        run_oneshot(
-            model, tiny_tokenizer(), [awq, quantization_modifier(recipe)], BATCHES, all_experts=True
-        )
+        modifiers = [awq, quantization_modifier(model, plan)]
+        run_oneshot(model, tiny_tokenizer(), modifiers, BATCHES, all_experts=True)
     _, events = quantize_with_ours(linear_model("mixtral"), recipe)
     searched = [event for event in events if isinstance(event, MappingSearched)]
     assert len(searched) == len(metrics)

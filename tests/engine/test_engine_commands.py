@@ -88,6 +88,7 @@ def test_quantize(source: Path, rows_file: Path, held_out_file: Path, tmp_path: 
     ]
     again = call(*arguments)
     assert again.exit_code == 2
+    assert Path(str(found["events"])).read_text(encoding="utf-8").splitlines() == events
     assert "is not empty" in again.stderr
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
 from app.errors import CheckpointRefused, DiskFull, ModelRefused
@@ -91,8 +91,6 @@ def test_what_the_recipe_leaves_alone_is_the_sources(job: Job) -> None:
 
 
 def test_the_correction_bias_keeps_float32(folder: Path, source: Path) -> None:
-    from safetensors.torch import save_file
-
     directory = shutil.copytree(source, folder / "bias-in-float32")
     tensors = load_file(directory / "model.safetensors")
     bias = next(name for name in tensors if name.endswith("e_score_correction_bias"))
@@ -126,6 +124,36 @@ def test_transformers_reloads_it_with_the_same_logits(
     with torch.no_grad():
         ours, theirs = model(IDS).logits, reloaded(IDS).logits
     torch.testing.assert_close(theirs, ours, atol=1e-4, rtol=1e-4)
+
+
+def test_a_recipe_that_matches_everything_quantizes_linears_alone(
+    saved: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """llmcompressor and transformers hold a pattern against embeddings and norms too."""
+    directory = saved("minimax_m2")
+    model, done = quantized(directory, recipe_for(r".*"))
+    assert len(done.packed) == 2 * (4 + 8 * 3)
+    checkpoint = export(model, done, directory, "s", tmp_path / "checkpoint").directory
+    found = verify(checkpoint, directory)
+    assert (found.ok, found.problems) == (True, [])
+    written, given = tensors_of(checkpoint), tensors_of(directory)
+    embedding = "model.embed_tokens.weight"
+    assert torch.equal(written[embedding], given[embedding])
+    with torch.no_grad():
+        ours, theirs = model(IDS).logits, load_model(checkpoint)(IDS).logits
+    torch.testing.assert_close(theirs, ours, atol=1e-4, rtol=1e-4)
+
+
+def test_a_tensor_no_model_loads_is_copied_and_verifies(source: Path, tmp_path: Path) -> None:
+    directory = shutil.copytree(source, tmp_path / "source")
+    tensors = load_file(directory / "model.safetensors")
+    tensors["model.layers.9.mtp.weight"] = torch.ones(3, 3)
+    save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
+    model, done = quantized(directory, recipe_for(EXPERTS))
+    checkpoint = export(model, done, directory, "s", tmp_path / "checkpoint").directory
+    assert torch.equal(tensors_of(checkpoint)["model.layers.9.mtp.weight"], torch.ones(3, 3))
+    found = verify(checkpoint, directory)
+    assert (found.ok, found.problems) == (True, [])
 
 
 def test_experts_with_zero_points_are_written_and_verify(

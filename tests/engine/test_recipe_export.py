@@ -21,7 +21,6 @@ from tests.engine.test_awq import (
     stock_without_its_faults,
 )
 from tests.engine.tiny_models import tiny_tokenizer
-from workers.engine.architecture import linear_names
 from workers.engine.batches import loader_of
 from workers.engine.packing import pack_weight
 from workers.engine.quantization import plan_of
@@ -37,6 +36,7 @@ LinearModel = Callable[[str], PreTrainedModel]
         ("qwen3_moe", LINEARS, "all"),  # its first layer is dense
         ("glm4_moe", EXPERTS, "all"),
         ("llama", LINEARS, "all"),
+        ("mixtral", ".*", "all"),
     ],
 )
 def test_stock_runs_it(
@@ -46,7 +46,9 @@ def test_stock_runs_it(
     model = linear_model(name)
     plan = plan_of(model, recipe)
     file = tmp_path / "recipe.yaml"
-    file.write_text(to_yaml(recipe, plan.mappings, linear_names(model)), encoding="utf-8")
+    modules = [module for module, _ in model.named_modules()]
+    text = to_yaml(recipe, plan.mappings, plan.modules, modules)
+    file.write_text(text, encoding="utf-8")
     with stock_without_its_faults():
         oneshot(
             model=model,
@@ -72,7 +74,7 @@ def test_it_says_what_stock_has_not() -> None:
     recipe = Recipe.model_validate(
         {**recipe_for(EXPERTS).model_dump(), "statistics": "routed", "floor": 9, "search": "fast"}
     )
-    text = to_yaml(recipe, [], [])
+    text = to_yaml(recipe, [], {}, [])
     assert "moe_calibrate_all_experts=False" in text
     assert "topped up" in text
     assert "fast search" in text

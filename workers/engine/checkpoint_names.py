@@ -19,6 +19,7 @@ from transformers.core_model_loading import WeightConverter, WeightRenaming, ren
 from app.errors import ModelRefused
 
 EXPERT_NUMBER = re.compile(r"\.experts\.(\d+)\.")
+EXPERT_PARAMETER = re.compile(r"(.*\.experts)\.\d+\.(\w+)\.(weight|bias)$")
 FUSED_PARTS = {"gate_up_proj": ("gate_proj", "up_proj"), "down_proj": ("down_proj",)}
 FUSED_PARTS_WITHOUT_GATE = {"up_proj": ("up_proj",), "down_proj": ("down_proj",)}
 
@@ -26,10 +27,22 @@ FUSED_PARTS_WITHOUT_GATE = {"up_proj": ("up_proj",), "down_proj": ("down_proj",)
 @dataclass(frozen=True)
 class CheckpointNames:
     """``source_of`` maps a parameter of the linearized model (``….gate_proj.weight``) to its name
-    in the checkpoint; ``parameter_of`` is the reverse."""
+    in the checkpoint; ``parameter_of`` is the reverse. ``others`` maps a tensor that is no
+    parameter of its own, being experts in one or a stranger, to its name in transformers.
+    """
 
     source_of: dict[str, str]
     parameter_of: dict[str, str]
+    others: dict[str, str]
+
+    def is_fused(self, parameter: str) -> bool:
+        """Whether the checkpoint holds an expert's parameter in one tensor with other experts'."""
+        return not _holders(parameter).isdisjoint(self.others.values())
+
+    def strangers(self, parameters: Iterable[str]) -> list[str]:
+        """The checkpoint's tensors that hold none of the linearized model's ``parameters``."""
+        held = {holder for parameter in parameters for holder in _holders(parameter)}
+        return [source for source, name in self.others.items() if name not in held]
 
     def source_weight(self, module: str) -> str:
         """The checkpoint's name of a module's weight.
@@ -37,25 +50,28 @@ class CheckpointNames:
         Raises ModelRefused when the checkpoint has no tensor that is this weight alone.
         """
         name = self.source_of.get(f"{module}.weight")
-        if name is None:
+        if name is not None:
+            return name
+        if self.is_fused(f"{module}.weight"):
             raise ModelRefused(
                 f"The checkpoint has no tensor of its own for {module}: it keeps the experts of a "
                 "layer in one tensor, for which serving engines know no packed form, so leave the "
                 "experts out of the recipe's targets (its attention can be quantized)."
             )
-        return name
+        raise ModelRefused(f"The checkpoint has no tensor for {module}: fetch its files again.")
 
 
 def checkpoint_names(model: PreTrainedModel, source_names: Iterable[str]) -> CheckpointNames:
     """Relate the parameters of a linearized model to the names in its source checkpoint.
 
-    Tensors that the model does not load (a multi-token-prediction head, say) are in neither map.
+    Tensors that the model does not load (a multi-token-prediction head, say) are in no map.
     """
     transforms = get_model_conversion_mapping(model, add_legacy=True)
     renamings = [each for each in transforms if isinstance(each, WeightRenaming)]
     converters = [each for each in transforms if isinstance(each, WeightConverter)]
     state = model.state_dict(keep_vars=True)
     source_of: dict[str, str] = {}
+    others: dict[str, str] = {}
     for source in source_names:
         target, pattern = rename_source_key(
             source, renamings, converters, model.base_model_prefix, state
@@ -63,7 +79,21 @@ def checkpoint_names(model: PreTrainedModel, source_names: Iterable[str]) -> Che
         name = target if pattern is None else _linear_name(source, target, pattern, converters)
         if name in state:
             source_of[name] = source
-    return CheckpointNames(source_of, {source: name for name, source in source_of.items()})
+        else:
+            others[source] = target
+    parameter_of = {source: name for name, source in source_of.items()}
+    return CheckpointNames(source_of, parameter_of, others)
+
+
+def _holders(parameter: str) -> set[str]:
+    """What a tensor is called that holds an expert's parameter with other experts'."""
+    found = EXPERT_PARAMETER.match(parameter)
+    if found is None:
+        return set()
+    experts, projection, leaf = found.groups()
+    ending = "" if leaf == "weight" else f"_{leaf}"
+    kinds = (*FUSED_PARTS.items(), *FUSED_PARTS_WITHOUT_GATE.items())
+    return {f"{experts}.{fused}{ending}" for fused, parts in kinds if projection in parts}
 
 
 def _linear_name(

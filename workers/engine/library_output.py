@@ -8,6 +8,7 @@ of its modules can import them.
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 
@@ -26,5 +27,6 @@ def hush() -> None:
 
     logger.remove()
     logger.add(sys.stderr, level="ERROR", format="{time:HH:mm:ss} {level} {message}")
+    logging.getLogger("compressed_tensors").setLevel(logging.ERROR)
     transformers.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     transformers.logging.disable_progress_bar()  # type: ignore[no-untyped-call]

@@ -25,6 +25,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from app.errors import RecipeRefused
 from app.jobs.spec import LayerReport, ModuleReport
+from app.recipes.narrowing import narrowed
 from app.recipes.schema import Group, Recipe
 from workers.engine.architecture import layer_index, moe_layers
 from workers.engine.awq import TreeAWQModifier
@@ -127,7 +128,7 @@ def quantize(
         stack.enter_context(stock_on_a_cpu() if stock else lean_experts(runs))
         if plan.recipe.statistics == "all" and (stock or _has_experts_of_its_own(model)):
             stack.enter_context(every_expert())
-        modifiers = [*smoothing, quantization_modifier(plan.recipe), reporter]
+        modifiers = [*smoothing, quantization_modifier(model, plan), reporter]
         run_oneshot(model, tokenizer, modifiers, batches, pipeline="calibrant")
     smoothed = names_of_smoothed(plan) - plan.modules.keys()
     fp8 = settle(model, store.packed, smoothed, dtypes, blocks)
@@ -179,10 +180,15 @@ def carries_every_token(recipe: Recipe) -> bool:
     return recipe.statistics == "all" and recipe.search != "fast" and recipe.smooth
 
 
-def quantization_modifier(recipe: Recipe) -> QuantizationModifier:
+def quantization_modifier(model: nn.Module, plan: Plan) -> QuantizationModifier:
     """llmcompressor's modifier for the recipe's groups."""
+    recipe = plan.recipe
+    targets = narrowed(recipe, plan.modules, [name for name, _ in model.named_modules()])
     return QuantizationModifier(
-        config_groups={group.name: scheme_of(group) for group in recipe.groups},
+        config_groups={
+            group.name: scheme_of(group, [f"re:{pattern}" for pattern in targets[group.name]])
+            for group in recipe.groups
+        },
         ignore=[f"re:{pattern}" for pattern in recipe.ignore],
     )
 

@@ -19,6 +19,7 @@ from compressed_tensors.quantization import (
 )
 from torch import nn
 
+from app.recipes.narrowing import kind_of, narrowed
 from workers.engine.architecture import layer_index
 from workers.engine.checkpoint_names import EXPERT_NUMBER, CheckpointNames
 from workers.engine.fp8_blocks import Fp8Blocks
@@ -42,10 +43,12 @@ def quantization_config(
     checkpoint), and every other Linear or router under ``ignore``, by its name there."""
     groups: dict[str, QuantizationScheme] = {}
     places = {name: names.source_weight(name).removesuffix(".weight") for name in plan.modules}
+    targets = narrowed(plan.recipe, plan.modules, [name for name, _ in model.named_modules()])
     for group in plan.recipe.groups:
         stored = [places[name] for name, chosen in plan.modules.items() if chosen == group]
         others = [places[name] for name, chosen in plan.modules.items() if chosen != group]
-        patterns = [*group.targets, *_missing_patterns(group.targets, stored, others)]
+        mine = targets[group.name]
+        patterns = [*mine, *_missing_patterns(mine, stored, others)]
         groups[group.name] = scheme_of(group, [f"re:{pattern}" for pattern in patterns])
     packed = {names.source_weight(name).removesuffix(".weight") for name in plan.modules}
     kept = [name for name in in_blocks if name not in packed]
@@ -95,13 +98,8 @@ def _fp8_targets(kept: Iterable[str], names: CheckpointNames) -> list[str]:
     both: dict[str, None] = {}
     for name in kept:
         module = names.parameter_of.get(f"{name}.weight", "").removesuffix(".weight")
-        both.update(dict.fromkeys(_kind(each) for each in (name, module) if each))
+        both.update(dict.fromkeys(kind_of(each) for each in (name, module) if each))
     return [f"re:{pattern}" for pattern in both]
-
-
-def _kind(name: str) -> str:
-    escaped = re.sub(r"(?<=\.)\d+(?=\\\.|$)", r"\\d+", re.escape(name))
-    return f"^{escaped}$"
 
 
 def _left_alone(

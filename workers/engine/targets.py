@@ -55,7 +55,7 @@ def quantized_modules(model: nn.Module, recipe: Recipe) -> dict[str, Group]:
             matched = [name for name in linears if re.match(pattern, name)]
             if not matched:
                 raise RecipeRefused(
-                    f"Recipe {recipe.name}: the pattern {pattern!r} of group {group.name!r} "
+                    f"Recipe {recipe.name}: the pattern {pattern} of group {group.name!r} "
                     "matches no Linear module of this model"
                     f"{_example(linears)}."
                 )

@@ -24,7 +24,7 @@ from safetensors import SafetensorError
 
 from app.errors import CalibrantError, CheckpointRefused
 from app.jobs.spec import Problem, Verification
-from workers.engine.checkpoint_names import EXPERT_NUMBER
+from workers.engine.checkpoint_names import EXPERT_NUMBER, checkpoint_names
 from workers.engine.fp8_blocks import (
     FP8,
     STORED_SCALE,
@@ -36,6 +36,7 @@ from workers.engine.fp8_blocks import (
 from workers.engine.loading import read_config, refuse_unusable_source
 from workers.engine.manifest import described, read_manifest, source_of
 from workers.engine.packing import dequantize, sha256_of, tensors_of
+from workers.engine.preflight import meta_model
 from workers.engine.safetensors_files import Shards
 
 FAR_FROM_SOURCE = 0.25
@@ -59,7 +60,7 @@ def verify(
     check = _Check(checkpoint, source)
     problems = list(check.problems(progress))
     if reload and not problems:
-        problems = list(_reload_problems(checkpoint))
+        problems = list(_reload_problems(checkpoint, source))
     return Verification(
         ok=not problems, tensors=check.accounted, quantized=check.packed, problems=problems
     )
@@ -291,8 +292,9 @@ def _quantization_config(checkpoint: Path) -> QuantizationConfig:
         raise CheckpointRefused(f"{checkpoint}: quantization_config: {error}.") from error
 
 
-def _reload_problems(checkpoint: Path) -> Iterator[Problem]:
-    """Missing, unexpected and mismatched keys when transformers loads the checkpoint.
+def _reload_problems(checkpoint: Path, source: Path) -> Iterator[Problem]:
+    """Missing, unexpected and mismatched keys when transformers loads the checkpoint; what it does
+    not expect in the source either was copied from there and is no fault.
 
     transformers 5.17 cannot load packed experts with zero points
     (``integrations.compressed_tensors.DecompressExperts`` leaves them out, its pull request 47430);
@@ -311,10 +313,20 @@ def _reload_problems(checkpoint: Path) -> Iterator[Problem]:
         first = (str(error).strip() or repr(error)).splitlines()[0]
         yield Problem(tensor=checkpoint.name, problem=f"transformers cannot load it: {first}")
         return
+    strangers = _strangers(source)
     for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
-        for key in sorted(map(str, info.get(kind, ()))):
+        for key in sorted(set(map(str, info.get(kind, ()))) - strangers):
             reason = kind.replace("_keys", "")
             yield Problem(tensor=key, problem=f"transformers finds this key {reason}.")
+
+
+def _strangers(source: Path) -> set[str]:
+    """The source's tensors that its model does not load, by their names there and as transformers
+    calls them."""
+    model = meta_model(source)
+    names = checkpoint_names(model, Shards(source).tensors)
+    strangers = names.strangers(model.state_dict())
+    return {*strangers, *(names.others[each] for each in strangers)}
 
 
 def _has_asymmetric_experts(shards: Shards) -> bool:

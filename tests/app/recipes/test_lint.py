@@ -44,7 +44,6 @@ def test_a_preset_is_counted_and_measured() -> None:
     ("groups", "said"),
     [
         ([{"name": "a", "targets": [".*nothing$"]}], "matches nothing in Tiny"),
-        ([{"name": "a", "targets": [".*(unclosed$"]}], "is not a regular expression"),
         ([{"name": "a", "targets": [".*_proj$"], "group_size": 48}], "columns of model.layers.0"),
         (
             [{"name": "a", "targets": [".*_proj$"]}, {"name": "b", "targets": [".*q_proj$"]}],
@@ -69,7 +68,9 @@ def test_fused_experts_are_refused() -> None:
 
 
 def test_text_that_is_no_recipe_and_no_model() -> None:
-    assert "is not YAML" in lint_text("a: [", "r", None).errors[0]
+    assert "The recipe, line 2, column 1" in lint_text("a: [", "r", None).errors[0]
+    unclosed = "{name: r, groups: [{name: g, targets: ['.*(unclosed$']}]}"
+    assert "is not a regular expression" in lint_text(unclosed, "r", None).errors[0]
     assert "groups" in lint_text("name: r", "r", None).errors[0]
     told = lint_text(dump_recipe(PRESETS["linears-w4a16-g128"]), "r", None)
     assert (told.errors, told.weights, told.patterns) == ([], 0, [])

@@ -8,7 +8,7 @@ import pytest
 
 from app.errors import RecipeRefused
 from app.recipes.files import dump_recipe, load_recipe, parse_recipe
-from app.recipes.migration import Imported, import_recipe
+from app.recipes.migration import Imported
 from app.recipes.schema import PRESETS, Recipe
 
 OLD = Path(__file__).with_name("old_experts.yaml")
@@ -69,7 +69,7 @@ def test_a_recipe_of_today_is_read() -> None:
 
 def test_without_awq_nothing_is_smoothed() -> None:
     text = "s: {m: {QuantizationModifier: {scheme: W4A16, targets: 're:.*_proj$'}}}"
-    recipe = import_recipe(text, "Round to nearest!").recipe
+    recipe = parse_recipe(text, "Round to nearest!", where="r.yaml").recipe
     assert (recipe.smooth, recipe.name) == (False, "round_to_nearest")
 
 
@@ -94,7 +94,14 @@ def test_without_awq_nothing_is_smoothed() -> None:
             " weights: {num_bits: 2}}}}}}",
             "group a: bits",
         ),
-        ("s: [", "is not YAML"),
+        (
+            "s: {m: {QuantizationModifier: {scheme: W4A16, targets: 're:.*('}}}",
+            r"Line 1: group weights: targets.0: \.\*\( is not a regular expression",
+        ),
+        ("s: [", r"r\.yaml, line 2, column 1: "),
+        ("", r"r\.yaml is no recipe: it has no groups"),
+        ("{name: r, groups: [{name: g, targets: ['a('], bits: 4}]}", "0: a\\( is not a regular"),
+        ("{name: r, groups: [{name: g, targets: [a]}], ignore: ['[']}", "ignore.0: \\[ is"),
     ],
 )
 def test_what_cannot_be_kept_is_refused_with_its_line(text: str, said: str) -> None:
