@@ -9,6 +9,7 @@ Config = Mapping[str, Any]
 
 # Sources that are dequantized to be calibrated; what a recipe leaves alone stays as it is.
 FP8_BLOCKS = "FP8 blocks"
+COMPRESSED = "compressed-tensors"
 
 # Keys of the configurations in transformers 5.17, the usual ones first.
 EXPERTS = (
@@ -105,6 +106,15 @@ def quantization(config: Config) -> str | None:
         return None
     method = str(found.get("quant_method") or found.get("format") or "unnamed")
     return FP8_BLOCKS if method == "fp8" and found.get("weight_block_size") else method
+
+
+def quantized_already(name: str, method: str) -> str:
+    """The sentence that refuses a model as a source because it is quantized by ``method``."""
+    explained = ": it is what such a job makes, and serves as it is. Give"
+    return (
+        f"{name} is quantized already ({method}){explained if method == COMPRESSED else ': give'} "
+        "the checkpoint it was made from, in half or full precision or in FP8 blocks."
+    )
 
 
 def packed_bits(config: Config) -> int:

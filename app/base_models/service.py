@@ -8,7 +8,7 @@ from pathlib import Path
 from sqlmodel import Session, col, select
 
 from app.base_models.architecture import ModelSummary, describe
-from app.base_models.configuration import FP8_BLOCKS
+from app.base_models.configuration import FP8_BLOCKS, quantized_already
 from app.base_models.models import BaseModelRecord
 from app.errors import ModelRefused, NotFound
 from app.settings import ROOT
@@ -73,7 +73,4 @@ def require_usable(record: BaseModelRecord, quantizes: bool) -> None:
             f"The files in {record.path} changed since the model was added: add it again."
         )
     if quantizes and summary.quantization and summary.quantization != FP8_BLOCKS:
-        raise ModelRefused(
-            f"{record.name} is quantized already ({summary.quantization}): start from the "
-            "unquantized checkpoint, or one in FP8 blocks."
-        )
+        raise ModelRefused(quantized_already(record.name, summary.quantization))

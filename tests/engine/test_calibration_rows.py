@@ -96,6 +96,14 @@ def test_ids_of_another_tokenizer_are_refused(tmp_path: Path) -> None:
         read_rows(built_set(tmp_path / "set", [[1, 320]]), None, LIMITS)
 
 
+def test_lines_longer_than_the_model_are_cut_and_counted(tmp_path: Path) -> None:
+    found = read(write(tmp_path / "a.jsonl", {"text": "x" * 65}, {"text": "x" * 64}))
+    assert [len(row.input_ids) for row in found.rows] == [64, 64]
+    assert found.cut == 1
+    assert "1 of 2 rows are longer" in str(found.concern)
+    assert read(write(tmp_path / "b.jsonl", {"text": "x" * 64})).concern is None
+
+
 def test_rows_longer_than_the_model_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelRefused, match="64 positions"):
         read_rows(built_set(tmp_path / "set", [[1] * 65]), None, LIMITS)

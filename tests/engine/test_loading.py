@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -11,6 +12,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from app.errors import ModelRefused
+from tests.engine import tiny_models
+from workers.engine.fp8_blocks import Fp8Blocks
 from workers.engine.loading import (
     limits_of,
     linearize,
@@ -83,6 +86,19 @@ def test_a_quantized_source(copy: Path) -> None:
         refuse_unusable_source(copy)
 
 
+def test_what_a_compressed_source_is_is_explained(copy: Path) -> None:
+    config = json.loads((copy / "config.json").read_text(encoding="utf-8"))
+    for key in ("quantization_config", "compression_config"):
+        given = config | {key: {"quant_method": "compressed-tensors"}}
+        (copy / "config.json").write_text(json.dumps(given), encoding="utf-8")
+        with pytest.raises(ModelRefused, match="what such a job makes, and serves as it is"):
+            refuse_unusable_source(copy)
+    given = config | {"quantization_config": "int4"}
+    (copy / "config.json").write_text(json.dumps(given), encoding="utf-8")
+    with pytest.raises(ModelRefused, match=r"quantization_config in .* is not a JSON object"):
+        refuse_unusable_source(copy)
+
+
 def test_a_missing_shard_is_named(copy: Path) -> None:
     index = {"weight_map": {"a": "model-00001-of-00002.safetensors"}}
     (copy / INDEX).write_text(json.dumps(index), encoding="utf-8")
@@ -104,6 +120,14 @@ def test_an_index_of_another_revision_is_refused(copy: Path) -> None:
         refuse_unusable_source(copy)
 
 
+def test_a_tensor_the_index_does_not_name_is_refused(copy: Path) -> None:
+    first, *others = Shards(copy).tensors
+    weight_map = dict.fromkeys(others, "model.safetensors")
+    (copy / INDEX).write_text(json.dumps({"weight_map": weight_map}), encoding="utf-8")
+    with pytest.raises(ModelRefused, match=f"holds {re.escape(first)}, which .* does not name"):
+        refuse_unusable_source(copy)
+
+
 def test_a_tensor_in_two_files_is_refused(copy: Path) -> None:
     shutil.copyfile(copy / "model.safetensors", copy / "model-old.safetensors")
     with pytest.raises(ModelRefused, match="is in more than one file"):
@@ -121,10 +145,28 @@ def test_a_file_that_ends_early_is_refused(copy: Path) -> None:
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_a_weight_that_is_not_a_number_is_named(copy: Path, value: float) -> None:
+@pytest.mark.parametrize(
+    "name",
+    [
+        "model.layers.1.self_attn.o_proj.weight",
+        "model.layers.1.block_sparse_moe.experts.3.w2.weight",
+        "model.layers.0.block_sparse_moe.e_score_correction_bias",
+    ],
+)
+def test_a_weight_that_is_not_a_number_is_named(copy: Path, name: str, value: float) -> None:
     file = copy / "model.safetensors"
     tensors = load_file(file)
-    tensors["model.layers.1.self_attn.o_proj.weight"][3, 3] = value
+    tensors[name].view(-1)[3] = value
     save_file(tensors, file, metadata={"format": "pt"})
-    with pytest.raises(ModelRefused, match=r"layers\.1\.self_attn\.o_proj\.weight.*not finite"):
+    with pytest.raises(ModelRefused, match=rf"^{re.escape(name)} of .* not finite"):
+        load_for_computing(copy)
+
+
+def test_factors_of_fp8_blocks_that_are_not_numbers_are_named(copy: Path) -> None:
+    tiny_models.in_fp8_blocks(copy, Fp8Blocks(16, 32, dynamic_activations=True))
+    tensors = load_file(copy / "model.safetensors")
+    name = "model.layers.1.self_attn.o_proj.weight_scale_inv"
+    tensors[name][0, 0] = float("nan")
+    save_file(tensors, copy / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelRefused, match=rf"^{re.escape(name)} of .* not finite"):
         load_for_computing(copy)

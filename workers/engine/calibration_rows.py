@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,15 +38,27 @@ class CalibrationRow:
 
 @dataclass(frozen=True)
 class CalibrationRows:
-    """The rows of a set in their order, and the id of the set."""
+    """The rows of a set in their order, and the id of the set; ``cut`` of them were longer than
+    the model's positions."""
 
     id: str
     rows: tuple[CalibrationRow, ...]
+    cut: int = 0
 
     @property
     def tokens(self) -> int:
         """How many tokens all rows have together."""
         return sum(len(row.input_ids) for row in self.rows)
+
+    @property
+    def concern(self) -> str | None:
+        """What is to be said of rows that were cut; None where none was."""
+        if not self.cut:
+            return None
+        return (
+            f"{self.cut:,} of {len(self.rows):,} rows are longer than the model's positions: what "
+            "is past them is left out."
+        )
 
 
 @dataclass(frozen=True)
@@ -108,23 +120,23 @@ def _read_built_set(directory: Path) -> CalibrationRows:
 
 def _read_jsonl(file: Path, tokenizer: PreTrainedTokenizerBase, max_length: int) -> CalibrationRows:
     data = file.read_bytes()
-    rows = []
+    rows, cut = [], 0
     for number, line in enumerate(data.splitlines(), start=1):
         if line.strip():
-            rows.append(_row_of_line(line, f"{file} line {number}", tokenizer, max_length))
-    return CalibrationRows(hashlib.sha256(data).hexdigest(), tuple(rows))
+            row = _row_of_line(line, f"{file} line {number}", tokenizer)
+            cut += len(row.input_ids) > max_length
+            rows.append(replace(row, input_ids=row.input_ids[:max_length]))
+    return CalibrationRows(hashlib.sha256(data).hexdigest(), tuple(rows), cut)
 
 
-def _row_of_line(
-    line: bytes, where: str, tokenizer: PreTrainedTokenizerBase, max_length: int
-) -> CalibrationRow:
+def _row_of_line(line: bytes, where: str, tokenizer: PreTrainedTokenizerBase) -> CalibrationRow:
     try:
         row = json.loads(line)
     except ValueError as error:
         raise CompositionRefused(f"{where} is not JSON: {error}.") from error
     if not isinstance(row, dict):
         raise CompositionRefused(f"{where} is not an object with 'text' or 'messages'.")
-    ids = _token_ids(row, where, tokenizer)[:max_length]
+    ids = _token_ids(row, where, tokenizer)
     if not ids:
         raise CompositionRefused(f"{where} has no tokens.")
     facets = {name: row[name] for name in FACET_COLUMNS if isinstance(row.get(name), str)}
@@ -157,7 +169,8 @@ def _check_fits(found: CalibrationRows, limits: ModelLimits) -> None:
             wrong = highest if highest >= limits.vocabulary else lowest
             raise ModelRefused(
                 f"Row {row.row_id} has token id {wrong}, and the model knows ids 0 to "
-                f"{limits.vocabulary - 1}: the set was built with another model's tokenizer."
+                f"{limits.vocabulary - 1}: its tokenizer is another model's. Put the model's own "
+                "beside its config.json, and build the set with it."
             )
         if len(row.input_ids) > limits.positions:
             raise ModelRefused(

@@ -24,6 +24,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from app.base_models.configuration import quantization, quantized_already
 from app.errors import ModelRefused
 from workers.engine.batches import vocabulary_of
 from workers.engine.calibration_rows import ModelLimits
@@ -60,6 +61,8 @@ def read_config(directory: Path) -> dict[str, Any]:
         raise ModelRefused(f"{file} is not JSON: {error}.") from error
     if not isinstance(config, dict):
         raise ModelRefused(f"{file} is not a JSON object.")
+    if not isinstance(config.get("quantization_config") or {}, dict):
+        raise ModelRefused(f"quantization_config in {file} is not a JSON object.")
     return config
 
 
@@ -67,23 +70,24 @@ def refuse_unusable_source(directory: Path, weights: bool = True) -> None:
     """Raise ModelRefused when the directory cannot be a source: not a model, quantized already,
     or, where ``weights`` are looked for, none in safetensors or files that are not whole."""
     config = read_config(directory)
-    quantization = config.get("quantization_config")
-    if quantization and blocks_of(config) is None:
-        method = quantization.get("quant_method", "an unnamed method")
-        raise ModelRefused(
-            f"{directory} is quantized already ({method}): give the checkpoint it was made from, "
-            "in half or full precision or in FP8 blocks."
-        )
+    method = quantization(config)
+    if method is not None and blocks_of(config) is None:
+        raise ModelRefused(quantized_already(str(directory), method))
     if weights:
         refuse_without_safetensors(directory)
         Shards(directory).refuse_broken()
+
+
+def has_weights(directory: Path) -> bool:
+    """Whether a directory has files of weights, in whatever format."""
+    return any(file for kind in ("*.safetensors", *PICKLES) for file in directory.glob(kind))
 
 
 def refuse_without_safetensors(directory: Path) -> None:
     """Raise ModelRefused unless the directory has weights in safetensors."""
     if any(directory.glob("*.safetensors")):
         return
-    if any(file for pattern in PICKLES for file in directory.glob(pattern)):
+    if has_weights(directory):
         raise ModelRefused(
             f"{directory} has its weights in pickle files only, which can run code when opened: "
             "convert them to safetensors first."
@@ -122,13 +126,25 @@ def load_model(
 
 @torch.no_grad()
 def refuse_not_finite(model: PreTrainedModel, directory: Path) -> None:
-    """Raise ModelRefused, naming the tensor, for a loaded weight that is not a number."""
-    for name, parameter in model.named_parameters():
-        if not bool(parameter.isfinite().all()):
+    """Raise ModelRefused, naming the tensor in the files, for a loaded weight that is not a
+    number."""
+    for name, value in model.state_dict().items():
+        if value.is_floating_point() and not bool(value.isfinite().all()):
             raise ModelRefused(
-                f"{name} of the model at {directory} has values that are not finite: fetch its "
-                "files again."
+                f"{_first_not_finite(directory) or name} of the model at {directory} has values "
+                "that are not finite: fetch its files again."
             )
+
+
+def _first_not_finite(directory: Path) -> str | None:
+    """The first tensor of a model's files that has values which are not finite; loading fuses
+    experts, so a parameter's name does not tell which of them it is."""
+    shards = Shards(directory)
+    for name in shards.tensors:
+        value = shards.tensor(name)
+        if value.is_floating_point() and not bool(value.float().isfinite().all()):
+            return name
+    return None
 
 
 def _dequantizing(blocks: Fp8Blocks) -> FineGrainedFP8Config:

@@ -27,9 +27,12 @@ from app.recipes.schema import Recipe
 from workers.engine.architecture import layer_name_of, linear_names, moe_layers
 from workers.engine.calibration_rows import CalibrationRows, read_rows
 from workers.engine.checkpoint_names import EXPERT_NUMBER, checkpoint_names
+from workers.engine.completeness import refuse_incomplete
 from workers.engine.device import compute_device, compute_dtype, room
 from workers.engine.export import refuse_unexportable
+from workers.engine.fp8_blocks import STORED_SCALE
 from workers.engine.loading import (
+    has_weights,
     limits_of,
     linearize,
     load_tokenizer,
@@ -50,11 +53,13 @@ SHOWN_KINDS = 20
 
 def refuse_unfit(directory: Path, recipe: Recipe | None) -> None:
     """Raise ModelRefused or RecipeRefused for what a job on this model would fail at: a source
-    that cannot be used, no tokenizer, a recipe that does not fit, names that cannot be kept."""
+    that cannot be used, files that lack some of it, no tokenizer, a recipe that does not fit, names
+    that cannot be kept."""
     refuse_unusable_source(directory)
     load_tokenizer(directory)
+    model = meta_model(directory)
+    refuse_incomplete(model, directory)
     if recipe is not None:
-        model = meta_model(directory)
         modules = quantized_modules(model, recipe)
         refuse_unexportable(model, list(modules), directory)
 
@@ -134,7 +139,7 @@ def preflight(
     read_config(directory)
     found = _Findings()
     model = meta_model(directory)
-    has_weights = _check_source(directory, found)
+    has_names = _check_source(directory, model, found)
     calibration = _check_rows(directory, model, rows, found)
     tokens = calibration.tokens if calibration else ASSUMED_TOKENS
     document = Preflight(
@@ -149,7 +154,7 @@ def preflight(
     if plan is not None:
         _describe_plan(document, model, plan)
         found.warnings += _asymmetric_experts(plan)
-        if has_weights:
+        if has_names:
             _check_names(directory, model, plan, document, found)
         _predict(document, model, plan, tokens, found, place or Path.cwd())
     document.unquantized = _kinds(model, set(plan.modules) if plan else set())
@@ -158,18 +163,22 @@ def preflight(
     return document
 
 
-def _check_source(directory: Path, found: _Findings) -> bool:
-    """Whether there are weights, whose names can be held against the recipe."""
+def _check_source(directory: Path, model: PreTrainedModel, found: _Findings) -> bool:
+    """Whether there are whole files, whose names can be held against the recipe."""
+    has_files, whole = has_weights(directory), False
     with found.refusals():
-        refuse_unusable_source(directory, weights=False)
-    if not any(directory.glob("*.safetensors")):
+        refuse_unusable_source(directory, weights=has_files)
+        if has_files:
+            refuse_incomplete(model, directory)
+            whole = True
+    if not has_files:
         found.warnings.append(
             f"{directory} has no safetensors: names, shapes and files were not checked."
         )
         return False
     with found.refusals():
         load_tokenizer(directory)
-    return True
+    return whole
 
 
 def _check_rows(
@@ -181,7 +190,10 @@ def _check_rows(
         )
         return None
     with found.refusals():
-        return read_rows(rows, load_tokenizer(directory), limits_of(model))
+        read = read_rows(rows, load_tokenizer(directory), limits_of(model))
+        if read.concern is not None:
+            found.warnings.append(read.concern)
+        return read
     return None
 
 
@@ -240,7 +252,8 @@ def _check_names(
     with found.refusals():
         for module in plan.modules:
             names.source_weight(module)
-    if strangers := [name for name in shards.tensors if name not in names.parameter_of]:
+    strangers = names.strangers(model.state_dict())
+    if strangers := [each for each in strangers if not each.endswith(f".{STORED_SCALE}")]:
         found.warnings.append(
             f"{len(strangers):,} tensors of the source are not part of the model transformers "
             f"builds, {strangers[0]} first: they are copied as they are."

@@ -87,7 +87,9 @@ class Shards:
             raise self.refused(f"{self.directory} has no .safetensors file.")
         for name in names:
             if not (self.directory / name).is_file():
-                raise self.refused(f"{INDEX} names {name}, which is not in {self.directory}.")
+                raise self.refused(
+                    f"{INDEX} names {name}, which is not in {self.directory}: fetch the file."
+                )
         return names
 
     def _read(self, name: str) -> None:
@@ -110,7 +112,7 @@ class Shards:
 
     def refuse_broken(self) -> None:
         """Raise ``refused`` for a file that cannot be read or ends early, a tensor in two files,
-        and an index that names a tensor its file has not."""
+        an index that names a tensor its file has not, and a tensor the index does not name."""
         for name, reason in self.unreadable.items():
             raise self.refused(f"{self.directory / name} cannot be read: {reason}.")
         for name, stored in self.tensors.items():
@@ -130,6 +132,12 @@ class Shards:
                     f"{INDEX} of {self.directory} says that {name} is in {file}, and it is not: "
                     "fetch the index and the files of one revision."
                 )
+        unnamed = next((n for n in self.tensors if n not in self.weight_map), None)
+        if self.weight_map and unnamed is not None:
+            raise self.refused(
+                f"{self.tensors[unnamed].file} of {self.directory} holds {unnamed}, which {INDEX} "
+                "does not name: fetch the index and the files of one revision."
+            )
 
     @property
     def size_bytes(self) -> int:

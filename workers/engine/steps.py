@@ -81,6 +81,8 @@ def build(run: Run) -> Figures:
     limits = _limits(spec.model)
     place = _built(run, spec.calibration)
     run.rows = read_rows(place, tokenizer, limits)
+    if run.rows.concern is not None:
+        run.notice(run.rows.concern, Step.BUILD, warning=True)
     if quantizes and spec.held_out is not None:
         held_out = _built(run, spec.held_out, held_out=True)
         refuse_leaks(place, held_out)
