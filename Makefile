@@ -90,6 +90,10 @@ bench-quality: install ## Held-out KL by statistics and search over five seeds (
 bench-selection: install ## Chosen rows against random ones: worst-fed experts and held-out KL over ten seeds (half an hour)
 	$(BIN)/python -m bench.selection $(ARGS)
 
+.PHONY: bench-heatmap
+bench-heatmap: install services ## From the click to a heatmap of 62 × 256 cells, in Chromium
+	$(BIN)/python -m bench.heatmap $(ARGS)
+
 .PHONY: kill-table
 kill-table: install ## Kill a run at 20 random moments, resume, compare every file
 	$(BIN)/python -m bench.kill_table $(ARGS)

@@ -73,7 +73,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_exception_handler(RequestValidationError, _on_invalid_request)
     # A checkpoint's files go as they are: with a length, in ranges, and without an hour of gzip.
     as_is = (*DEFAULT_EXCLUDED_CONTENT_TYPES, "application/octet-stream")
-    app.add_middleware(GZipMiddleware, minimum_size=1000, exclude_content_types=as_is)
+    # Level 9 takes six times as long as 5 and saves 3 % of a heatmap.
+    app.add_middleware(
+        GZipMiddleware, minimum_size=1000, compresslevel=5, exclude_content_types=as_is
+    )
     app.add_middleware(Doors, settings=settings)
     if is_loopback(settings.host):
         # A page elsewhere can point its own name at 127.0.0.1 (DNS rebinding); its Host header

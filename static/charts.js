@@ -1,20 +1,14 @@
-// Draws every [data-chart] from the JSON its address gives; plotly is fetched when one is there.
+// Draws every [data-chart] from the JSON its address gives.
 (() => {
   "use strict";
-  const plotlySource = document.currentScript.dataset.plotly;
   const dark = window.matchMedia("(prefers-color-scheme: dark)");
-  let plotly;
-
-  function loadPlotly() {
-    plotly ??= new Promise((resolve, reject) => {
-      const script = document.createElement("script");
-      script.src = plotlySource;
-      script.onload = () => resolve(window.Plotly);
-      script.onerror = () => reject(new Error("the drawing library could not be loaded"));
-      document.head.append(script);
+  // The library's script follows this one; both have run when the document is there.
+  const plotly = new Promise((resolve, reject) => {
+    document.addEventListener("DOMContentLoaded", () => {
+      if (window.Plotly) resolve(window.Plotly);
+      else reject(new Error("the drawing library could not be loaded."));
     });
-    return plotly;
-  }
+  });
 
   function themed(layout, chart) {
     const style = getComputedStyle(chart);
@@ -51,7 +45,8 @@
 
   // Plotly reads some tags in a label; names of sources and languages are text.
   const plain = (text) => text.replace(/&/g, "&amp;").replace(/</g, "&lt;");
-  const whole = (number) => number.toLocaleString("en");
+  const numbers = new Intl.NumberFormat("en");
+  const whole = (number) => numbers.format(number);
   const percent = (share) => `${(100 * share).toFixed(2)}%`;
 
   function ranksOf(tokens) {
@@ -80,8 +75,9 @@
       top: facet.top.map(({ value, percent }) => ({ value: unpacked(value), percent: unpacked(percent) })),
     }));
     const expertAt = (row, column) => (experts ? experts[row * columns + column] : column);
-    const sum = (numbers) => numbers.reduce((total, number) => total + number, 0) || 1;
-    const text = Array.from({ length: rows }, (_, row) => {
+    const sum = (amounts) => amounts.reduce((total, amount) => total + amount, 0) || 1;
+
+    function words(row) {
       const layer = tokens.subarray(row * columns, (row + 1) * columns);
       const other = others?.subarray(row * columns, (row + 1) * columns);
       const ranks = ranksOf(layer);
@@ -98,7 +94,21 @@
           + `<br>Rank ${ranks[column]} in its layer`
           + facets.map((facet) => feeders(facet, row * columns + column)).join("");
       });
-    });
+    }
+
+    // A row's words are made when the pointer first comes to it.
+    const text = Array.from({ length: rows });
+    for (const row of text.keys()) {
+      Object.defineProperty(text, row, {
+        configurable: true,
+        enumerable: true,
+        get() {
+          const value = words(row);
+          Object.defineProperty(text, row, { value });
+          return value;
+        },
+      });
+    }
     return { text, expertAt };
   }
 
@@ -117,8 +127,7 @@
     chart.dataset.drawn = address;
     const note = chart.querySelector("[data-note]");
     try {
-      const headers = { accept: "application/json" };
-      const [library, response] = await Promise.all([loadPlotly(), fetch(address, { headers })]);
+      const [response, library] = await Promise.all([fetch(address), plotly]);
       const figure = await response.json();
       if (!response.ok) throw new Error(figure.error);
       note?.remove();

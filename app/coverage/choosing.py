@@ -216,7 +216,7 @@ def _values(
 def _objective(profile: Profile, wish: Wish, floor: int) -> Objective:
     if wish.aim == "activations":
         return ActivationSpread(profile.vectors, wish.seed)
-    return ExpertFloors(clipped(profile.counts, floor), floor)
+    return ExpertFloors(clipped(profile.row_counts, floor), floor)
 
 
 def _raised(profile: Profile, found: Choice, floor: int) -> Counts:
@@ -224,7 +224,7 @@ def _raised(profile: Profile, found: Choice, floor: int) -> Counts:
     fed = np.zeros(profile.counts.shape[1:], dtype=np.int64)
     raised = np.empty(len(found.rows), dtype=np.int64)
     for turn, row in enumerate(found.rows):
-        after = fed + profile.counts[row]
+        after = fed + profile.fed_by(np.array([row]))
         raised[turn] = np.minimum(after, floor).sum() - np.minimum(fed, floor).sum()
         fed = after
     return raised

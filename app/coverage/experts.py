@@ -88,7 +88,7 @@ def load_of(profile: Profile, layer: int, expert: int) -> Load:
 def feedings(profile: Profile, layer: int, expert: int, column: str) -> list[Feeding]:
     """What each value of a facet column gives an expert, the most tokens first."""
     place = place_of(profile, layer, expert)
-    fed, values = profile.counts[:, place, expert].astype(np.int64), profile.column(column)
+    fed, values = profile.fed(place, expert), profile.column(column)
     total = int(fed.sum())
     found = []
     for value in profile.values(column):
@@ -104,7 +104,7 @@ def feeding_rows(
 ) -> list[FeedingRow]:
     """The rows that feed an expert most, those of ids in ``but`` left out."""
     place = place_of(profile, layer, expert)
-    fed = profile.counts[:, place, expert].astype(np.int64)
+    fed = profile.fed(place, expert)
     if but is not None:
         fed = np.where(np.isin(profile.row_ids, but), 0, fed)
     best = np.argsort(-fed, kind="stable")[:top]

@@ -212,7 +212,9 @@ def _feeders(profile: Profile, column: str, columns: NDArray[np.intp]) -> dict[s
     if not values or counts is None:
         return {"label": label, "values": [], "top": []}
     shown = FEEDERS_SHOWN if profile.layer_counts.size <= MANY_CELLS else 1
-    best = np.argsort(-counts, axis=0, kind="stable")[:shown]
+    best = counts.argmax(axis=0)[None]
+    if shown > 1:
+        best = np.argsort(-counts, axis=0, kind="stable")[:shown]
     fed = np.take_along_axis(counts, best, axis=0)
     step = 1 if shown > 1 else COARSE_PERCENT
     percent = step * np.rint(100 / step * fed / np.maximum(profile.layer_counts, 1))

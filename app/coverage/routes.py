@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
@@ -27,13 +28,14 @@ from app.coverage.views import (
     CoverageQuery,
     CoverageView,
     coverage_view,
-    expert_rows,
-    filtered,
+    experts_asked,
+    table_rows,
 )
 from app.dependencies import SessionDep, SettingsDep
 from app.jobs.service import get_job
 from app.jobs.views import JobView, job_view
 from app.negotiation import SubmissionDep, Table, answer, created, takes, validated
+from app.settings import Settings
 
 router = APIRouter(tags=["coverage"])
 
@@ -48,10 +50,14 @@ def coverage_page(
 ) -> Response:
     """Which experts the set reaches; its CSV is one row an expert."""
     view = coverage_view(session, settings, job_id, query)
-    found = expert_rows(filtered(profile_of(settings, job_id), query), query)
-    rows = (list(expert.model_dump().values()) for expert in found)
-    table = Table(f"coverage-{job_id}", CSV_HEADER, rows)
+    table = Table(f"coverage-{job_id}", CSV_HEADER, _every_expert(settings, job_id, query))
     return answer(request, view, "coverage/show.html", table=table)
+
+
+def _every_expert(
+    settings: Settings, job_id: str, query: CoverageQuery
+) -> Iterator[tuple[Any, ...]]:
+    yield from table_rows(*experts_asked(service.part_of(settings, job_id, query.values), query))
 
 
 @router.get("/jobs/{job_id}/coverage/chart")
@@ -61,7 +67,7 @@ def coverage_chart(
     """The heatmap, layer by expert: a plotly figure whose arrays are base64 typed arrays, and what
     the pointer shows of each cell under ``hover``."""
     get_job(session, job_id)
-    profile = filtered(profile_of(settings, job_id), query)
+    profile = service.part_of(settings, job_id, query.values)
     return heatmap(profile, measure=query.measure, order=query.order, scale=query.scale)
 
 

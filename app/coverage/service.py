@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -43,12 +43,18 @@ class OtherProfile:
 
 def profile_of(settings: Settings, job_id: str) -> Profile:
     """The coverage a job measured. Raises NotFound while it has not."""
+    return part_of(settings, job_id, {})
+
+
+def part_of(settings: Settings, job_id: str, values: Mapping[str, str]) -> Profile:
+    """The rows of a job's coverage that have some values by facet column. Raises NotFound while
+    it has not measured any, ProfileRefused when no row has them."""
     file = settings.jobs_dir / job_id / FILE
     if not file.is_file():
         raise NotFound(
             f"Job {job_id} has no coverage: it is written when its step “Measure coverage” is done."
         )
-    return _loaded(file, file.stat().st_mtime_ns)
+    return _part(file, file.stat().st_mtime_ns, tuple(values.items()))
 
 
 def held_out_profile_of(settings: Settings, job_id: str) -> Profile:
@@ -135,6 +141,14 @@ def start_pool(session: Session, settings: Settings, job_id: str, times: int) ->
 @lru_cache(maxsize=4)
 def _loaded(file: Path, _changed: int) -> Profile:
     return Profile.load(file)
+
+
+@lru_cache(maxsize=8)
+def _part(file: Path, changed: int, values: tuple[tuple[str, str], ...]) -> Profile:
+    profile = _loaded(file, changed)
+    for column, value in values:
+        profile = profile.where(column, value)
+    return profile
 
 
 @lru_cache(maxsize=8)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -291,21 +290,17 @@ def _document(profile: Profile, floor: Floor) -> dict[str, Any]:
 CSV_HEADER = ("layer", "expert", "tokens", "share", "mass", "rank", "starved")
 
 
-def table_rows(
-    profile: Profile, floor: Floor = DEFAULT_FLOOR
-) -> Iterator[tuple[int, int, int, float, float, int, bool]]:
-    """One row an expert under :data:`CSV_HEADER`: the heatmap as a table."""
-    counts, mass = profile.layer_counts, profile.layer_mass
-    share, rank, needed = shares(counts), ranks(counts), floors(counts, floor)
-    for row, layer in enumerate(profile.layers):
-        for expert in range(profile.experts):
-            tokens = int(counts[row, expert])
-            yield (
-                int(layer),
-                expert,
-                tokens,
-                float(share[row, expert]),
-                float(mass[row, expert]),
-                int(rank[row, expert]),
-                bool(tokens < needed[row]),
-            )
+def expert_columns(profile: Profile, floor: Floor = DEFAULT_FLOOR) -> dict[str, NDArray[Any]]:
+    """The heatmap as a table: the columns of :data:`CSV_HEADER`, an entry an expert, layer by
+    layer."""
+    counts = profile.layer_counts
+    layers, experts = counts.shape
+    return {
+        "layer": np.repeat(profile.layers, experts),
+        "expert": np.tile(np.arange(experts), layers),
+        "tokens": counts.reshape(-1),
+        "share": shares(counts).reshape(-1),
+        "mass": profile.layer_mass.reshape(-1),
+        "rank": ranks(counts).reshape(-1),
+        "starved": (counts < floors(counts, floor)[:, None]).reshape(-1),
+    }

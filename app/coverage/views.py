@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Any
 from urllib.parse import urlencode
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 from sqlmodel import Session
 
+from app.coverage import service
 from app.coverage.expert_page import label
 from app.coverage.heatmap import Measure, Order, Scale
 from app.coverage.profile import FACET_COLUMNS, Profile
-from app.coverage.service import profile_of
 from app.coverage.summary import (
     DEFAULT_FLOOR,
     Floor,
     balance,
     concerns,
+    expert_columns,
     experts_reached,
-    table_rows,
     tokens_missing,
 )
 from app.facets import Facet, vocabulary
-from app.jobs import service
+from app.jobs.service import get_job
 from app.jobs.views import JobRow, job_row
 from app.settings import Settings
 
@@ -63,6 +66,11 @@ class CoverageQuery(BaseModel):
     def value_of(self, column: str) -> str:
         """The value asked for of a facet column, empty for all."""
         return str(getattr(self, column))
+
+    @property
+    def values(self) -> dict[str, str]:
+        """The values asked for by facet column."""
+        return {column: value for column in FACET_COLUMNS if (value := self.value_of(column))}
 
     def chart_address(self, job_id: str) -> str:
         """Where the heatmap of this query is fetched from."""
@@ -129,13 +137,14 @@ def coverage_view(
     session: Session, settings: Settings, job_id: str, query: CoverageQuery
 ) -> CoverageView:
     """What a set reaches, or the part of it a query asks for. Raises NotFound, ProfileRefused."""
-    job = service.get_job(session, job_id)
-    whole = profile_of(settings, job_id)
-    profile = filtered(whole, query)
+    job = get_job(session, job_id)
+    whole = service.profile_of(settings, job_id)
+    profile = service.part_of(settings, job_id, query.values)
     floor = floor_of(query)
-    found = expert_rows(profile, query)
-    pages = max(1, -(-len(found) // PAGE_ROWS))
+    columns, places = experts_asked(profile, query)
+    pages = max(1, -(-len(places) // PAGE_ROWS))
     page = min(query.page, pages)
+    shown = table_rows(columns, places[(page - 1) * PAGE_ROWS : page * PAGE_ROWS])
     reached, total = experts_reached(profile)
     layers = balance(profile, floor)
     return CoverageView(
@@ -151,20 +160,12 @@ def coverage_view(
         missing=tokens_missing(profile, floor),
         concerns=concerns(profile, floor),
         layers=[LayerBalanceRow.model_validate(layer, from_attributes=True) for layer in layers],
-        experts=found[(page - 1) * PAGE_ROWS : page * PAGE_ROWS],
-        matching=len(found),
+        experts=[ExpertRow(**dict(zip(ExpertRow.model_fields, row, strict=True))) for row in shown],
+        matching=len(places),
         page=page,
         pages=pages,
         chart=query.chart_address(job_id),
     )
-
-
-def filtered(profile: Profile, query: CoverageQuery) -> Profile:
-    """The rows a query asks for. Raises ProfileRefused when there are none."""
-    for column in FACET_COLUMNS:
-        if value := query.value_of(column):
-            profile = profile.where(column, value)
-    return profile
 
 
 def floor_of(query: CoverageQuery) -> Floor:
@@ -172,18 +173,26 @@ def floor_of(query: CoverageQuery) -> Floor:
     return Floor(min_tokens=query.floor, min_share=query.floor_percent / 100)
 
 
-def expert_rows(profile: Profile, query: CoverageQuery) -> list[ExpertRow]:
-    """Every expert a query asks for, sorted; equal ones by layer and number."""
-    names = ("layer", "expert", "tokens", "share", "mass", "rank", "is_starved")
-    rows = [
-        ExpertRow(**dict(zip(names, row, strict=True)))
-        for row in table_rows(profile, floor_of(query))
-    ]
-    if query.starved_only:
-        rows = [row for row in rows if row.is_starved]
+def experts_asked(
+    profile: Profile, query: CoverageQuery
+) -> tuple[dict[str, NDArray[Any]], NDArray[np.intp]]:
+    """The columns of every expert, and the places of those a query asks for, sorted; equal ones
+    by layer and number."""
+    columns = expert_columns(profile, floor_of(query))
+    places = np.flatnonzero(columns["starved"]) if query.starved_only else None
+    if places is None:
+        places = np.arange(len(columns["layer"]))
     if query.sort is Sort.LAYER:
-        return rows[::-1] if query.descending else rows
-    return sorted(rows, key=lambda row: getattr(row, query.sort), reverse=query.descending)
+        return columns, places[::-1] if query.descending else places
+    values = columns[query.sort][places]
+    return columns, places[np.argsort(-values if query.descending else values, kind="stable")]
+
+
+def table_rows(
+    columns: dict[str, NDArray[Any]], places: NDArray[np.intp]
+) -> Iterator[tuple[Any, ...]]:
+    """Some experts of the table, each a row."""
+    return zip(*(column[places].tolist() for column in columns.values()), strict=True)
 
 
 def _options(profile: Profile, column: str) -> list[FacetOption]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 
 from playwright.sync_api import Page, expect
 
@@ -137,11 +136,16 @@ def test_a_quality_table_is_sorted_by_the_server(page: Page, site: Site) -> None
     expect(page.locator("#table-experts")).to_contain_text("page 2 of 7")
 
 
-def test_the_heatmap_is_there_soon(page: Page, site: Site) -> None:
-    open_chart(page, site, "coverage")  # The drawing library is in the browser's cache now.
-    began = time.monotonic()
-    open_chart(page, site, "coverage")
-    assert time.monotonic() - began < 6  # Two busy cores; 0.6 s on idle ones.
+def test_the_drawing_library_is_fetched_while_the_jobs_page_is_read(page: Page, site: Site) -> None:
+    with page.expect_request_finished(lambda request: "plotly" in request.url):
+        page.goto(f"{site.url}/jobs/{site.seeded.jobs['succeeded']}")
+    page.get_by_role("button", name="Coverage heatmap").click()
+    expect(page.locator("[data-chart]")).to_have_attribute("data-state", "drawn")
+    fetched = page.evaluate(
+        "performance.getEntriesByType('resource').filter((one) => one.name.includes('plotly'))"
+        ".map((one) => one.transferSize)"
+    )
+    assert fetched == [0], "it came from the browser's cache"
 
 
 def test_the_chart_follows_the_scheme(page: Page, site: Site) -> None:

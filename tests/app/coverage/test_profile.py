@@ -8,7 +8,7 @@ import pytest
 
 from app.coverage.profile import FACET_COLUMNS, Profile, ProfileRefused
 from app.errors import NotFound
-from tests.app.coverage.profiles import ROWS, dense, small
+from tests.app.coverage.profiles import COUNTS, ROWS, dense, small
 
 
 def saved(profile: Profile, file: Path) -> Path:
@@ -25,6 +25,25 @@ def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
     assert loaded.top_k == 2
     assert list(loaded.facets) == list(FACET_COLUMNS)
     assert loaded.column("domain").tolist() == [row["domain"] for row in ROWS]
+
+
+def test_counts_and_mass_stay_in_their_file(tmp_path: Path) -> None:
+    loaded = Profile.load(saved(small(), tmp_path / "coverage.npz"))
+    assert isinstance(loaded.counts, np.memmap)
+    assert isinstance(loaded.mass, np.memmap)
+    code = loaded.where("domain", "code").where("programming_language", "Go")
+    assert (code.counts is loaded.counts, code.mass is loaded.mass) == (True, True)
+    assert code.row_counts.tolist() == COUNTS[1:2]
+    assert code.layer_mass.tolist() == (np.array(COUNTS[1]) / 2).tolist()
+    assert code.fed(0, 3).tolist() == [4]
+    again = Profile.load(saved(code, tmp_path / "part.npz"))
+    assert (again.counts.tolist(), again.row_ids.tolist()) == (COUNTS[1:2], ["b"])
+
+
+def test_a_packed_file_is_read(tmp_path: Path) -> None:
+    with np.load(saved(small(), tmp_path / "coverage.npz")) as arrays:
+        np.savez_compressed(tmp_path / "packed.npz", **arrays)
+    assert Profile.load(tmp_path / "packed.npz").counts.tolist() == COUNTS
 
 
 def test_sums_over_rows() -> None:

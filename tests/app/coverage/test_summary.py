@@ -14,6 +14,7 @@ from app.coverage.summary import (
     balance,
     dead,
     entropy,
+    expert_columns,
     experts_reached,
     feeders,
     gini,
@@ -21,7 +22,6 @@ from app.coverage.summary import (
     shares,
     starved,
     summarise,
-    table_rows,
 )
 from tests.app.coverage.profiles import COUNTS, dense, small
 
@@ -129,7 +129,12 @@ def test_a_dense_model_is_said_to_be_one() -> None:
 
 
 def test_the_table_has_a_row_for_every_expert() -> None:
-    rows = [dict(zip(CSV_HEADER, row, strict=True)) for row in table_rows(small(), Floor(6, 0))]
+    columns = expert_columns(small(), Floor(6, 0))
+    assert tuple(columns) == CSV_HEADER
+    rows = [
+        dict(zip(columns, row, strict=True))
+        for row in zip(*(column.tolist() for column in columns.values()), strict=True)
+    ]
     assert len(rows) == 8
     assert rows[2] == {
         "layer": 1,
