@@ -17,20 +17,12 @@ from app.jobs import service
 from app.jobs.models import Job, JobEvent
 from app.jobs.spec import JobResult
 from app.jobs.states import FINAL, STEPS, JobKind, JobState
+from app.jobs.views import STEP_LABELS
 from app.processes import Installation
 from app.recipes.schema import DEFAULT_PRESET
 from app.settings import Settings
 
 POLL_SECONDS = 0.3
-
-STEP_NAMES = {
-    "build": "Build the calibration set",
-    "profile": "Measure expert coverage",
-    "quantize": "Quantize the experts",
-    "evaluate": "Evaluate on held-out rows",
-    "export": "Export the checkpoint",
-    "verify": "Verify every tensor",
-}
 
 
 @dataclass(frozen=True)
@@ -68,7 +60,7 @@ def _watch(settings: Settings, running: Installation, job_id: str) -> Job:
     )
     with Progress(*columns, console=Console(stderr=True)) as progress:
         bars = {
-            step.value: progress.add_task(STEP_NAMES[step.value], start=False, total=None, note="")
+            step.value: progress.add_task(STEP_LABELS[step], start=False, total=None, note="")
             for step in STEPS[JobKind.QUANTIZE]
         }
         seen = 0

@@ -79,11 +79,11 @@ def load_with_lines(text: str) -> tuple[Any, dict[Place, int]]:
         loader.dispose()
 
 
-def decoded(content: bytes, where: str, limit: int = MAX_BYTES) -> str:
+def decoded(content: bytes, where: str) -> str:
     """A YAML file's text: UTF-8, or UTF-16 with its mark. Raises Refused with what is wrong."""
-    if len(content) > limit:
+    if len(content) > MAX_BYTES:
         raise Refused(
-            f"{where} has {len(content):,} bytes; a file like this has at most {limit:,}."
+            f"{where} has {len(content):,} bytes; a file like this has at most {MAX_BYTES:,}."
         )
     encoding = "utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
     try:

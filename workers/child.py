@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import IO
 
 from app.errors import CalibrantError
+from app.jobs import files
 from app.jobs.events import Event, Failed, Finished
 from app.jobs.liveness import die_with_parent
 from app.jobs.spec import JobSpec
@@ -24,7 +25,7 @@ def main(directory: Path, supervisor_pid: int) -> int:
         events.write(event.model_dump_json() + "\n")
         events.flush()
 
-    spec = JobSpec.model_validate_json((directory / "spec.json").read_bytes())
+    spec = JobSpec.model_validate_json((directory / files.SPEC).read_bytes())
     try:
         # Imported here: torch takes seconds to load, and the supervisor already listens.
         from workers.engine.main_job import run

@@ -20,6 +20,7 @@ from app.console import Json, complain, say, tell, wide, write
 from app.coverage.choosing import Aim
 from app.errors import CalibrantError, Conflict, Refused
 from app.facets import Facet
+from app.jobs import files
 from app.jobs.events import Event
 from app.jobs.spec import JobResult, JobSpec
 from app.jobs.states import JobKind
@@ -65,12 +66,12 @@ def coverage(
     with _refusals(), _working_directory(out) as directory:
         spec = _spec(JobKind.PROFILE, directory, model, set_, threads=threads)
         _run(spec)
-        profile = Profile.load(directory / "coverage.npz")
+        profile = Profile.load(directory / files.COVERAGE)
         document = summarise(profile, by.value if by else None)
         if against is not None:
             with _working_directory(None) as beside:
                 _run(_spec(JobKind.PROFILE, beside, model, against, threads=threads))
-                document |= compared_documents(profile, Profile.load(beside / "coverage.npz"))
+                document |= compared_documents(profile, Profile.load(beside / files.COVERAGE))
     if json:
         say(document)
         return
@@ -118,7 +119,7 @@ def select(
         found = pool_named(pool, model, out)
         _run(_spec(JobKind.PROFILE, directory, model, found.rows, threads=threads))
         wish = Wish(budget=budget, floor=floor, aim=by, seed=seed)
-        document = choice(Profile.load(directory / "coverage.npz"), found, wish, out)
+        document = choice(Profile.load(directory / files.COVERAGE), found, wish, out)
     if json:
         say(document)
         return
@@ -216,7 +217,6 @@ def evaluate(
     with _refusals():
         from app.artifacts import write_model, write_whole
         from app.quality.divergence import evaluation_of
-        from app.quality.evaluated_rows import FILE
         from workers.engine.device import set_threads
 
         set_threads(threads)
@@ -224,8 +224,8 @@ def evaluate(
         found = evaluation_of(kept, seed)
         if out is not None:
             out.mkdir(parents=True, exist_ok=True)
-            write_whole(out / FILE, kept.save)
-            write_model(out / "evaluation.json", found)
+            write_whole(out / files.EVALUATED_ROWS, kept.save)
+            write_model(out / files.EVALUATION, found)
     if json:
         say(found.model_dump(mode="json"))
         return

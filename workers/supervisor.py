@@ -24,7 +24,7 @@ from sqlalchemy import update
 from sqlmodel import Session, col
 
 from app.database import session_for, utc_now
-from app.jobs import record
+from app.jobs import files, record
 from app.jobs.events import Event, Failed, Finished, parse
 from app.jobs.liveness import group_is_gone, started_at, this_host
 from app.jobs.models import Job
@@ -61,7 +61,7 @@ def supervise(settings: Settings, job_id: str, command: Command = child_command)
             return
         spec = JobSpec.model_validate(get_job(session, job_id).spec)
         spec.directory.mkdir(parents=True, exist_ok=True)
-        (spec.directory / "spec.json").write_text(spec.model_dump_json(indent=2))
+        (spec.directory / files.SPEC).write_text(spec.model_dump_json(indent=2))
         with _child(spec.directory, command) as (child, lines):
             _listen(session, spec, child, lines)
 
@@ -86,7 +86,7 @@ def _child(
     directory: Path, command: Command
 ) -> Iterator[tuple[subprocess.Popen[bytes], queue.Queue[bytes | None]]]:
     """The job's process and the lines it says; whatever happens here, its group is ended."""
-    with (directory / "log.txt").open("ab") as log_file:
+    with (directory / files.LOG).open("ab") as log_file:
         child = subprocess.Popen(
             command(directory),
             cwd=ROOT,
@@ -111,9 +111,9 @@ def _read(stream: IO[bytes], lines: queue.Queue[bytes | None]) -> None:
     lines.put(None)
 
 
-def end_group(child: subprocess.Popen[bytes], polite_seconds: float = POLITE_SECONDS) -> None:
+def end_group(child: subprocess.Popen[bytes]) -> None:
     """End a process group, politely and then not, and return when none of it is left."""
-    for sign, patience in ((signal.SIGTERM, polite_seconds), (signal.SIGKILL, 30.0)):
+    for sign, patience in ((signal.SIGTERM, POLITE_SECONDS), (signal.SIGKILL, 30.0)):
         deadline = time.monotonic() + patience
         while time.monotonic() < deadline:
             child.poll()
@@ -142,7 +142,7 @@ def _listen(
     last: Event | None = None
     number = 0
     beat = 0.0
-    with (spec.directory / "events.jsonl").open("ab") as stream:
+    with (spec.directory / files.EVENTS).open("ab") as stream:
         while True:
             if time.monotonic() - beat > HEARTBEAT_SECONDS:
                 beat = time.monotonic()
@@ -202,7 +202,7 @@ def _how_it_ended(spec: JobSpec, returncode: int) -> str:
         name = signal.Signals(-returncode).name
         hint = " The kernel may have ended it for its memory." if name == "SIGKILL" else ""
         return f"The job's process was ended by {name}.{hint} Its log says what came before."
-    tail = (spec.directory / "log.txt").read_bytes()[-LOG_TAIL_BYTES:].decode(errors="replace")
+    tail = (spec.directory / files.LOG).read_bytes()[-LOG_TAIL_BYTES:].decode(errors="replace")
     last_line = next((text for text in reversed(tail.splitlines()) if text.strip()), "nothing")
     return f"The job's process stopped with exit code {returncode}; it last said: {last_line}"
 

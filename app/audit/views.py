@@ -23,6 +23,7 @@ from app.errors import NotFound, Refused
 from app.facets import Facet
 from app.jobs import service as jobs
 from app.jobs.states import JobKind, JobState
+from app.paging import page_of
 from app.settings import Settings
 from app.sources.catalogue import list_sources
 
@@ -264,9 +265,7 @@ def _next_step(set_id: str, finding: Finding) -> NextStep | None:
 def _duplicates(
     settings: Settings, set_id: str, built_id: str, report: Audit, page: int
 ) -> DuplicatesPage:
-    pages = max(1, -(-len(report.duplicates) // GROUPS_A_PAGE))
-    page = min(page, pages)
-    shown = report.duplicates[(page - 1) * GROUPS_A_PAGE : page * GROUPS_A_PAGE]
+    shown, page, pages = page_of(report.duplicates, page, GROUPS_A_PAGE)
     wanted = [row for group in shown for row in group.rows[:ROWS_A_GROUP]]
     texts = _texts(settings.sets_dir / built_id, wanted)
     groups = [

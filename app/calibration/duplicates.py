@@ -63,16 +63,16 @@ def similarity(one: NDArray[np.uint32], other: NDArray[np.uint32]) -> NDArray[np
     return np.asarray((one == other).mean(axis=-1), dtype=np.float64)
 
 
-def groups(rows: NDArray[np.uint32], threshold: float = THRESHOLD) -> NDArray[np.intp]:
+def groups(rows: NDArray[np.uint32]) -> NDArray[np.intp]:
     """The leader of every row: the first row of its group, itself where it is like no other.
 
     ``rows`` is ``[rows, PERMUTATIONS]``. Two rows are in one group when their estimated similarity
-    is at least ``threshold``, or a chain of such pairs joins them; so the groups do not depend on
+    is at least ``THRESHOLD``, or a chain of such pairs joins them; so the groups do not depend on
     the order of the rows, only which of a group's rows is called its leader does.
     """
     unique, first, inverse = _unique(rows)
     labels = np.arange(len(unique))
-    for left, right, _ in _similar(unique, threshold):
+    for left, right, _ in _similar(unique):
         labels = _joined(labels, left, right)
     leaders = np.full(len(unique), len(rows), dtype=np.intp)
     np.minimum.at(leaders, labels, first)
@@ -88,9 +88,7 @@ class Leak:
     similarity: float
 
 
-def leaks(
-    calibration: NDArray[np.uint32], held_out: NDArray[np.uint32], threshold: float = THRESHOLD
-) -> list[Leak]:
+def leaks(calibration: NDArray[np.uint32], held_out: NDArray[np.uint32]) -> list[Leak]:
     """The held-out rows that the calibration part says too, each with the row most like it.
 
     Both are signatures ``[rows, PERMUTATIONS]``. Of equally similar rows the first is named.
@@ -104,7 +102,7 @@ def leaks(
     best = np.where(first < nowhere, 1.0, 0.0)
     wanted = np.zeros(len(unique), dtype=np.bool_)
     wanted[asked] = True
-    for left, right, alike in _similar(unique, threshold):
+    for left, right, alike in _similar(unique):
         for one, other in ((left, right), (right, left)):
             # the last write of an index stays: the most similar one, and of equal ones the first
             order = np.lexsort((-first[other], alike))
@@ -178,8 +176,8 @@ def _keys(columns: NDArray[np.uint32]) -> NDArray[np.void]:
     return table.view(np.dtype((np.void, table.itemsize * table.shape[1]))).reshape(-1)
 
 
-def _similar(unique: NDArray[np.uint32], threshold: float) -> Iterator[Pairs]:
-    """Pairs of different signatures whose estimated similarity reaches the threshold, and that
+def _similar(unique: NDArray[np.uint32]) -> Iterator[Pairs]:
+    """Pairs of different signatures whose estimated similarity reaches ``THRESHOLD``, and that
     similarity. A pair comes once for every band that finds it."""
     for band in range(BANDS):
         order, bucket = _buckets(unique, band)
@@ -189,7 +187,7 @@ def _similar(unique: NDArray[np.uint32], threshold: float) -> Iterator[Pairs]:
                 break
             left, right = order[near], order[near + distance]
             alike = similarity(unique[left], unique[right])
-            good = alike >= threshold
+            good = alike >= THRESHOLD
             yield left[good], right[good], alike[good]
 
 

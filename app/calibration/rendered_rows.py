@@ -13,6 +13,7 @@ from app.calibration.index import CorpusIndex
 from app.calibration.prompting import assign
 from app.calibration.spec import SetSpec
 from app.facets import Facet
+from app.paging import page_of
 from app.rendering.chat_template import RowRefused, load_chat_template
 from app.rendering.conversation import Turn
 from app.rendering.renderer import Rendered, Renderer
@@ -79,11 +80,8 @@ def rendered_page(
     a sample of it. Raises ModelRefused."""
     composition = preview(spec, index.pool(spec))
     row_ids, names = composition.row_ids, composition.slice_names
-    pages = max(1, -(-len(row_ids) // page_rows))
-    page = min(max(page, 1), pages)
-    first = (page - 1) * page_rows
+    shown, page, pages = page_of(row_ids, page, page_rows)
     prompts = assign(spec, row_ids, composition.slice_of_row.tolist())
-    shown = row_ids[first : first + page_rows]
     found = find_rows(files, shown)
     rows = [
         RenderedRow(
@@ -95,7 +93,7 @@ def rendered_page(
             facets={facet: found[row_id][facet.value] for facet in Facet if found[row_id][facet]},
             named=prompts[row_id].label if row_id in prompts else None,
         )
-        for number, row_id in enumerate(shown, start=first + 1)
+        for number, row_id in enumerate(shown, start=(page - 1) * page_rows + 1)
     ]
     renderer = _renderer(spec, index, tokenizer_dir)
     for row in rows:

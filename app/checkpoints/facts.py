@@ -15,11 +15,11 @@ from app.base_models.architecture import ModelSummary
 from app.base_models.service import get_model, summary_of
 from app.calibration.built_set import FacetAmount, load_built_set
 from app.coverage.profile import Profile
-from app.coverage.service import FILE as COVERAGE_FILE
 from app.coverage.service import profile_of
 from app.coverage.summary import DEFAULT_FLOOR, experts_reached, starved
 from app.errors import Refused
 from app.facets import Facet
+from app.jobs import files
 from app.jobs.models import Job
 from app.jobs.service import get_job
 from app.jobs.spec import Evaluation, JobResult, JobSpec, LayerReport, Verification
@@ -135,7 +135,7 @@ def facts_of(session: Session, settings: Settings, job_id: str) -> Facts:
 
 def coverage_profile(settings: Settings, job_id: str) -> Profile | None:
     """A job's coverage, None where it has none or its model has no experts."""
-    if not (settings.jobs_dir / job_id / COVERAGE_FILE).is_file():
+    if not (settings.jobs_dir / job_id / files.COVERAGE).is_file():
         return None
     profile = profile_of(settings, job_id)
     return profile if profile.experts else None

@@ -9,7 +9,7 @@ import typer
 
 from app.comparison.views import ComparisonView, comparison_of_directories, comparison_view
 from app.console import Json, installed, say, tell, wide
-from app.quality.evaluated_rows import FILE
+from app.jobs import files
 from app.remote import ask, server
 
 app = typer.Typer()
@@ -40,7 +40,7 @@ def compare(
 
 def _view(jobs: list[str]) -> ComparisonView:
     directories = [Path(job) for job in jobs]
-    if all((directory / FILE).is_file() for directory in directories):
+    if all((directory / files.EVALUATED_ROWS).is_file() for directory in directories):
         return comparison_of_directories(directories)
     if server():
         return ask("GET", "/compare", ComparisonView, jobs=",".join(jobs))

@@ -13,16 +13,15 @@ from app.base_models import service as base_models
 from app.comparison.paired import Difference, Paired, compare_rows
 from app.comparison.settings_of import Setting, differing, settings_of
 from app.comparison.wording import sentences_of
-from app.coverage.service import FILE as COVERAGE_FILE
 from app.coverage.service import profile_of
 from app.coverage.summary import balance, experts_reached
 from app.errors import NotFound, Refused
-from app.jobs import service
+from app.jobs import files, service
 from app.jobs.models import Job
 from app.jobs.spec import Evaluation, JobResult, LayerReport
 from app.jobs.states import JobKind, JobState
 from app.jobs.views import JobRow, job_row
-from app.quality.evaluated_rows import FILE as ROWS_FILE
+from app.paging import page_of
 from app.quality.evaluated_rows import EvaluatedRows, RowsRefused
 from app.settings import Settings
 
@@ -108,9 +107,7 @@ def choice_view(session: Session, settings: Settings, page: int) -> ChoiceView:
     """Jobs that can be compared: they quantize and have ended well."""
     found = service.list_jobs(session, state=JobState.SUCCEEDED, limit=1000)
     found = [job for job in found if job.kind == JobKind.QUANTIZE]
-    pages = max(1, -(-len(found) // CHOICES))
-    page = min(page, pages)
-    shown = found[(page - 1) * CHOICES : page * CHOICES]
+    shown, page, pages = page_of(found, page, CHOICES)
     rows = [job_row(job, settings) for job in shown]
     return ChoiceView(jobs=rows, total=len(found), page=page, pages=pages)
 
@@ -142,7 +139,7 @@ def comparison_view(session: Session, settings: Settings, ids: list[str]) -> Com
         )
         for letter, job, result in zip(ascii_uppercase, jobs, results, strict=False)
     ]
-    files = [settings.jobs_dir / job.id / ROWS_FILE for job in jobs]
+    rows = [settings.jobs_dir / job.id / files.EVALUATED_ROWS for job in jobs]
     return ComparisonView(
         jobs=",".join(ids),
         subjects=subjects,
@@ -150,7 +147,7 @@ def comparison_view(session: Session, settings: Settings, ids: list[str]) -> Com
         same_settings=same,
         coverage=_coverage(settings, ids),
         layers=_layers([result.layers for result in results]),
-        pairs=_pairs(subjects, files),
+        pairs=_pairs(subjects, rows),
     )
 
 
@@ -163,13 +160,13 @@ def comparison_of_directories(directories: list[Path]) -> ComparisonView:
     _require_a_few([str(each) for each in directories])
     subjects = []
     for letter, directory in zip(ascii_uppercase, directories, strict=False):
-        file = directory / "evaluation.json"
+        file = directory / files.EVALUATION
         evaluation = Evaluation.model_validate_json(file.read_bytes()) if file.is_file() else None
         name = directory.name
         subjects.append(
             SubjectView(letter=letter, id=str(directory), name=name, evaluation=evaluation)
         )
-    pairs = _pairs(subjects, [directory / ROWS_FILE for directory in directories])
+    pairs = _pairs(subjects, [directory / files.EVALUATED_ROWS for directory in directories])
     problems = [pair.problem for pair in pairs if pair.problem]
     if len(problems) == len(pairs):
         raise ComparisonRefused(problems[0])
@@ -205,7 +202,7 @@ def _coverage(settings: Settings, ids: list[str]) -> list[CoverageRow]:
     """Summary figures of each job's coverage; empty when none has any."""
     columns: list[dict[str, float]] = []
     for job_id in ids:
-        if not (settings.jobs_dir / job_id / COVERAGE_FILE).is_file():
+        if not (settings.jobs_dir / job_id / files.COVERAGE).is_file():
             columns.append({})
             continue
         profile = profile_of(settings, job_id)

@@ -15,6 +15,7 @@ from app.coverage.profile import Profile
 from app.coverage.summary import DEFAULT_FLOOR, experts_reached, floors, shares, summarise
 from app.jobs.service import get_job
 from app.jobs.views import JobRow, job_row
+from app.paging import page_of
 from app.settings import Settings
 
 PAGE_ROWS = 32
@@ -108,9 +109,7 @@ def comparison_view(
     found = difference_rows(profile, other, query)
     view.sides = [_side(profile, names[0]), _side(other, names[1])]
     view.matching = len(found)
-    view.pages = max(1, -(-len(found) // PAGE_ROWS))
-    view.page = min(query.page, view.pages)
-    view.rows = found[(view.page - 1) * PAGE_ROWS : view.page * PAGE_ROWS]
+    view.rows, view.page, view.pages = page_of(found, query.page, PAGE_ROWS)
     view.moved = moved(profile, other)
     return view
 

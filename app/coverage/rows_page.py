@@ -20,6 +20,7 @@ from app.errors import CalibrantError, NotFound, Refused
 from app.facets import Facet
 from app.jobs.service import get_job
 from app.jobs.views import JobRow, job_row
+from app.paging import page_of
 from app.settings import Settings
 
 PAGE_ROWS = 32
@@ -196,9 +197,7 @@ def _result(
     settings: Settings, job_id: str, chosen: Chosen, composition: SetSpec, query: RowsQuery
 ) -> ResultView:
     rows = chosen_rows(chosen)
-    pages = max(1, -(-len(rows) // PAGE_ROWS))
-    page = min(query.page, pages)
-    shown = rows[(page - 1) * PAGE_ROWS : page * PAGE_ROWS]
+    shown, page, pages = page_of(rows, query.page, PAGE_ROWS)
     texts = service.texts_of(settings, chosen.profile, [row.row_id for row in shown])
     for row in shown:
         text = texts.get(row.row_id)

@@ -19,13 +19,12 @@ from app.coverage.choosing import Chosen, Wish, as_set, choose_rows
 from app.coverage.pools import pool_of
 from app.coverage.profile import Profile
 from app.errors import NotFound
+from app.jobs import files
 from app.jobs import service as jobs
 from app.jobs.models import Job
 from app.jobs.states import JobKind
 from app.settings import Settings
 
-FILE = "coverage.npz"
-HELD_OUT_FILE = "coverage-held-out.npz"
 # The other profile of a job: that of the rows it was judged on.
 HELD_OUT = "held-out"
 MOST_OTHERS = 50
@@ -49,7 +48,7 @@ def profile_of(settings: Settings, job_id: str) -> Profile:
 def part_of(settings: Settings, job_id: str, values: Mapping[str, str]) -> Profile:
     """The rows of a job's coverage that have some values by facet column. Raises NotFound while
     it has not measured any, ProfileRefused when no row has them."""
-    file = settings.jobs_dir / job_id / FILE
+    file = settings.jobs_dir / job_id / files.COVERAGE
     if not file.is_file():
         raise NotFound(
             f"Job {job_id} has no coverage: it is written when its step “Measure coverage” is done."
@@ -59,7 +58,7 @@ def part_of(settings: Settings, job_id: str, values: Mapping[str, str]) -> Profi
 
 def held_out_profile_of(settings: Settings, job_id: str) -> Profile:
     """The coverage of the rows a job was judged on. Raises NotFound."""
-    file = settings.jobs_dir / job_id / HELD_OUT_FILE
+    file = settings.jobs_dir / job_id / files.HELD_OUT_COVERAGE
     if not file.is_file():
         raise NotFound(f"Job {job_id} counted no held-out rows.")
     return _loaded(file, file.stat().st_mtime_ns)
@@ -74,7 +73,7 @@ def other_profiles(session: Session, settings: Settings, job: Job) -> list[Other
     """What a job's profile can be held against: its held-out rows, then the newest other jobs on
     the same model that measured coverage."""
     found = []
-    if (settings.jobs_dir / job.id / HELD_OUT_FILE).is_file():
+    if (settings.jobs_dir / job.id / files.HELD_OUT_COVERAGE).is_file():
         found.append(OtherProfile(HELD_OUT, "its held-out rows", job.id))
     statement = (
         select(Job)
@@ -83,7 +82,7 @@ def other_profiles(session: Session, settings: Settings, job: Job) -> list[Other
         .limit(MOST_OTHERS)
     )
     for other in session.exec(statement):
-        if (settings.jobs_dir / other.id / FILE).is_file():
+        if (settings.jobs_dir / other.id / files.COVERAGE).is_file():
             found.append(OtherProfile(other.id, other.name, other.id))
     return found
 
@@ -108,7 +107,7 @@ def choice_of(session: Session, settings: Settings, job_id: str, wish: Wish) -> 
     """Choose rows of what a job profiled. Raises NotFound, ProfileRefused."""
     job = jobs.get_job(session, job_id)
     profile_of(settings, job_id)
-    file = settings.jobs_dir / job_id / FILE
+    file = settings.jobs_dir / job_id / files.COVERAGE
     composition = composition_of(session, job).model_dump_json()
     return _chosen(file, file.stat().st_mtime_ns, composition, wish)
 

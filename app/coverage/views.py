@@ -28,6 +28,7 @@ from app.coverage.summary import (
 from app.facets import Facet, vocabulary
 from app.jobs.service import get_job
 from app.jobs.views import JobRow, job_row
+from app.paging import page_within
 from app.settings import Settings
 
 PAGE_ROWS = 32
@@ -142,8 +143,7 @@ def coverage_view(
     profile = service.part_of(settings, job_id, query.values)
     floor = floor_of(query)
     columns, places = experts_asked(profile, query)
-    pages = max(1, -(-len(places) // PAGE_ROWS))
-    page = min(query.page, pages)
+    page, pages = page_within(len(places), query.page, PAGE_ROWS)
     shown = table_rows(columns, places[(page - 1) * PAGE_ROWS : page * PAGE_ROWS])
     reached, total = experts_reached(profile)
     layers = balance(profile, floor)

@@ -10,7 +10,7 @@ from fastapi.responses import FileResponse, PlainTextResponse, Response
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from app.dependencies import SessionDep, SettingsDep
-from app.jobs import live, service
+from app.jobs import files, live, service
 from app.jobs.states import JobState
 from app.jobs.submission import NewJob, started_set_id
 from app.jobs.views import JobListView, JobView, LogView, job_list, job_view, log_view
@@ -96,7 +96,7 @@ def job_log(
 def job_log_file(session: SessionDep, settings: SettingsDep, job_id: str) -> Response:
     """The whole log as text."""
     job = service.get_job(session, job_id)
-    path = settings.jobs_dir / job.id / "log.txt"
+    path = settings.jobs_dir / job.id / files.LOG
     if not path.is_file():
         return PlainTextResponse("")
     return FileResponse(path, media_type="text/plain; charset=utf-8")

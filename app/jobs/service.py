@@ -21,6 +21,7 @@ from app.calibration import service as calibration
 from app.calibration.held_out import held_out_for
 from app.database import utc_now
 from app.errors import Conflict, NotFound, Refused
+from app.jobs import files
 from app.jobs.liveness import process_is_alive, this_host
 from app.jobs.models import Job, JobEvent
 from app.jobs.queue import send
@@ -35,6 +36,8 @@ LOST = (
     "The worker that ran this job is gone: it was stopped, or it crashed. "
     "Nothing that was finished is lost; retry goes on after the last finished layer."
 )
+
+LOG_BYTES = 256 * 1024
 
 
 def get_job(session: Session, job_id: str) -> Job:
@@ -283,21 +286,19 @@ def find_lost(session: Session, settings: Settings) -> list[str]:
     return lost
 
 
-def read_log(
-    settings: Settings, job_id: str, offset: int, limit: int = 256 * 1024
-) -> tuple[str, int]:
+def read_log(settings: Settings, job_id: str, offset: int) -> tuple[str, int]:
     """What a job's log holds from a byte offset on, and the offset to ask from next.
 
-    At most ``limit`` bytes; a character that the limit cuts in two is left for the next call.
+    At most ``LOG_BYTES``; a character that they cut in two is left for the next call.
     A job that has not started has an empty log.
     """
-    path = settings.jobs_dir / job_id / "log.txt"
+    path = settings.jobs_dir / job_id / files.LOG
     if not path.is_file():
         return "", 0
     with path.open("rb") as log_file:
         log_file.seek(min(offset, path.stat().st_size))
         start = log_file.tell()
-        chunk = log_file.read(limit)
+        chunk = log_file.read(LOG_BYTES)
     decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
     text = decoder.decode(chunk)
     pending, _ = decoder.getstate()

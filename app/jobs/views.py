@@ -9,12 +9,13 @@ from pydantic import BaseModel, computed_field
 from sqlmodel import Session
 
 from app.database import utc_now
-from app.jobs import service
+from app.jobs import files, service
 from app.jobs.liveness import Activity, activity_of
 from app.jobs.models import Job, JobEvent
 from app.jobs.spec import JobResult, LayerReport
 from app.jobs.states import FINAL, STEPS, JobKind, JobState, Step
 from app.jobs.wording import in_words
+from app.paging import page_within
 from app.settings import Settings
 
 PAGE_ROWS = 25
@@ -127,9 +128,9 @@ class LogView(BaseModel):
     ended: bool
 
 
-def job_row(job: Job, settings: Settings, now: datetime | None = None) -> JobRow:
+def job_row(job: Job, settings: Settings) -> JobRow:
     """A job as lists show it."""
-    now = now or utc_now()
+    now = utc_now()
     seconds = None
     if job.started_at is not None:
         seconds = ((job.finished_at or now) - job.started_at).total_seconds()
@@ -147,8 +148,7 @@ def job_list(
     """A page of jobs, the newest first; a page past the last is the last."""
     counts = {each: service.count_jobs(session, state=each) for each in JobState}
     total = counts[state] if state else sum(counts.values())
-    pages = max(1, -(-total // PAGE_ROWS))
-    page = min(page, pages)
+    page, pages = page_within(total, page, PAGE_ROWS)
     jobs = service.list_jobs(session, state=state, limit=PAGE_ROWS, offset=(page - 1) * PAGE_ROWS)
     return JobListView(
         jobs=[job_row(job, settings) for job in jobs],
@@ -177,8 +177,8 @@ def job_view(session: Session, settings: Settings, job_id: str) -> JobView:
         can_cancel=row.state in {JobState.QUEUED, JobState.STARTING, JobState.RUNNING},
         can_retry=row.is_final and row.state is not JobState.SUCCEEDED,
         finished_layers=service.finished_layers(job),
-        has_coverage=(directory / "coverage.npz").is_file(),
-        has_errors=(directory / "layers.json").is_file(),
+        has_coverage=(directory / files.COVERAGE).is_file(),
+        has_errors=(directory / files.LAYERS).is_file(),
         has_checkpoint=bool(job.result and job.result.get("verification")),
         result=JobResult.model_validate(job.result) if job.result else None,
     )
@@ -190,7 +190,7 @@ def log_view(session: Session, settings: Settings, job_id: str, offset: int | No
     ended = JobState(job.state) in FINAL
     start = offset
     if start is None:
-        path = settings.jobs_dir / job_id / "log.txt"
+        path = settings.jobs_dir / job_id / files.LOG
         start = max(0, path.stat().st_size - LOG_TAIL_BYTES) if path.is_file() else 0
     text, following = service.read_log(settings, job_id, start)
     if offset is None and start > 0:

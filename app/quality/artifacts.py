@@ -8,7 +8,7 @@ from typing import TypeVar
 from pydantic import TypeAdapter
 from sqlmodel import Session
 
-from app.jobs import service
+from app.jobs import files, service
 from app.jobs.spec import Evaluation, LayerReport, ModuleReport
 from app.jobs.views import reported_layers
 from app.settings import Settings
@@ -22,7 +22,7 @@ EVALUATION = TypeAdapter(Evaluation)
 def layer_reports(session: Session, settings: Settings, job_id: str) -> list[LayerReport]:
     """The error of every layer, or of those a running job has told of so far. Raises NotFound."""
     service.get_job(session, job_id)
-    written = _read(settings.jobs_dir / job_id / "layers.json", LAYERS)
+    written = _read(settings.jobs_dir / job_id / files.LAYERS, LAYERS)
     if written is not None:
         return written
     return reported_layers(service.list_events(session, job_id))
@@ -30,12 +30,12 @@ def layer_reports(session: Session, settings: Settings, job_id: str) -> list[Lay
 
 def module_reports(settings: Settings, job_id: str) -> list[ModuleReport]:
     """The error of every quantized module; empty before the job has measured it."""
-    return _read(settings.jobs_dir / job_id / "modules.json", MODULES) or []
+    return _read(settings.jobs_dir / job_id / files.MODULES, MODULES) or []
 
 
 def evaluation_of_job(settings: Settings, job_id: str) -> Evaluation | None:
     """What was measured on held-out rows; None before the job has measured it."""
-    return _read(settings.jobs_dir / job_id / "evaluation.json", EVALUATION)
+    return _read(settings.jobs_dir / job_id / files.EVALUATION, EVALUATION)
 
 
 def _read(path: Path, adapter: TypeAdapter[T]) -> T | None:

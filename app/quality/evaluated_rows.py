@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from app.errors import NotFound, Refused
 from app.facets import Facet
 
-FILE = "evaluation.npz"
 FACET_COLUMNS = ("spoken_language", "programming_language", "domain", "source", "slice")
 SMALLEST_SLICE = 2
 

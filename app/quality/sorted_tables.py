@@ -71,13 +71,3 @@ def sorted_rows(
     measured = [row for row in documents if row[query.sort] is not None]
     measured.sort(key=lambda row: row[query.sort], reverse=query.descending)
     return measured + [row for row in documents if row[query.sort] is None]
-
-
-def page_of(
-    rows: list[dict[str, Any]], query: SortedQuery
-) -> tuple[list[dict[str, Any]], SortedQuery, int]:
-    """A page of sorted rows, the query with a page that is there, and how many pages there are."""
-    pages = max(1, -(-len(rows) // PAGE_ROWS))
-    page = min(query.page, pages)
-    start = (page - 1) * PAGE_ROWS
-    return rows[start : start + PAGE_ROWS], query.model_copy(update={"page": page}), pages

@@ -13,9 +13,10 @@ from sqlmodel import Session, col, select
 from app.jobs.models import JobEvent
 from app.jobs.spec import Evaluation
 from app.negotiation import Table
+from app.paging import page_of
 from app.quality import charts, measures
 from app.quality.artifacts import evaluation_of_job, layer_reports, module_reports
-from app.quality.sorted_tables import Column, SortedQuery, SortedTable, page_of, sorted_rows
+from app.quality.sorted_tables import PAGE_ROWS, Column, SortedQuery, SortedTable, sorted_rows
 from app.settings import Settings
 
 
@@ -48,7 +49,7 @@ def sorted_table(
     """A page of one of a job's tables. Raises NotFound, and Refused for an unknown column."""
     kind = KINDS[name]
     found = sorted_rows(kind.rows(session, settings, job_id), kind.columns, query)
-    rows, query, pages = page_of(found, query)
+    rows, page, pages = page_of(found, query.page, PAGE_ROWS)
     return SortedTable(
         name=name,
         title=kind.title,
@@ -58,7 +59,7 @@ def sorted_table(
         chart_label=kind.chart_label,
         columns=list(kind.columns),
         rows=rows,
-        query=query,
+        query=query.model_copy(update={"page": page}),
         total=len(found),
         pages=pages,
     )

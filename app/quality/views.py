@@ -14,6 +14,7 @@ from app.errors import Refused
 from app.jobs import service
 from app.jobs.spec import Evaluation, JobResult, JobSpec, LayerReport, ModuleReport
 from app.jobs.views import JobRow, job_row
+from app.paging import page_of
 from app.quality.artifacts import evaluation_of_job, layer_reports, module_reports
 from app.quality.gates import Gates
 from app.quality.sensitivity import Proposal, propose
@@ -237,13 +238,11 @@ def matching_modules(modules: list[ModuleReport], query: ModuleQuery) -> list[Mo
 def chosen_modules(job_id: str, modules: list[ModuleReport], query: ModuleQuery) -> ModulesView:
     """The page of modules a query asks for; a page past the last is the last."""
     found = matching_modules(modules, query)
-    pages = max(1, -(-len(found) // PAGE_ROWS))
-    page = min(query.page, pages)
-    start = (page - 1) * PAGE_ROWS
+    shown, page, pages = page_of(found, query.page, PAGE_ROWS)
     return ModulesView(
         job_id=job_id,
         query=query.model_copy(update={"page": page}),
-        modules=found[start : start + PAGE_ROWS],
+        modules=shown,
         total=len(found),
         all=len(modules),
         pages=pages,

@@ -98,11 +98,6 @@ class Recipe(BaseModel):
             raise ValueError("llmcompressor's own search has no floor: set search to exact")
         return self
 
-    @property
-    def smallest_group_size(self) -> int | None:
-        """The finest group size in input columns, None when every group is one row."""
-        return min((g.group_size for g in self.groups if g.group_size), default=None)
-
 
 PRESETS: dict[str, Recipe] = {
     recipe.name: recipe

@@ -10,6 +10,7 @@ from sqlmodel import Session
 
 from app.calibration import service
 from app.facets import Facet
+from app.paging import page_of
 from app.set_files.comparing import SetDifference, built_sets, compare, find_side
 from app.set_files.differences import FacetDifference, Presence, RowDifference, SliceDifference
 from app.settings import Settings
@@ -82,18 +83,12 @@ def difference_view(session: Session, settings: Settings, query: DifferenceQuery
     listed: Presence | Literal[""] = query.rows
     rows = found.held.rows if found.held else []
     wanted = [row for row in rows if not listed or row.presence == listed]
-    pages = max(1, -(-len(wanted) // PAGE_ROWS))
-    page = min(query.page, pages)
+    shown, page, pages = page_of(wanted, query.page, PAGE_ROWS)
     return DifferenceView(
         query=query.model_copy(update={"page": page}),
         choices=choices,
         difference=found,
-        rows=RowPage(
-            rows=wanted[(page - 1) * PAGE_ROWS : page * PAGE_ROWS],
-            total=len(wanted),
-            page=page,
-            pages=pages,
-        ),
+        rows=RowPage(rows=shown, total=len(wanted), page=page, pages=pages),
         is_same=not (found.composition or found.made_of or rows),
     )
 

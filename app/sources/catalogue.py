@@ -88,13 +88,6 @@ def list_sources(session: Session, settings: Settings) -> list[Source]:
     return [*built_in, *(_source(entry_of(record), record, settings) for record in added)]
 
 
-def list_entries(session: Session) -> list[SourceEntry]:
-    """The entries of every source, in the same order."""
-    records = {record.name: entry_of(record) for record in session.exec(_records())}
-    built_in = [records.pop(name, entry) for name, entry in _built_in()]
-    return [*built_in, *records.values()]
-
-
 def get_source(session: Session, settings: Settings, name: str) -> Source:
     """A source by its name. Raises NotFound."""
     return _source(get_entry(session, name), session.get(SourceRecord, name), settings)

@@ -9,6 +9,7 @@ from sqlmodel import Session
 
 from app.calibration.service import get_set
 from app.facets import Facet, vocabulary
+from app.paging import page_of, page_within
 from app.row_formats.formatters import FORMATTERS
 from app.settings import Settings
 from app.sources.catalogue import Source, SourceState, get_entry, get_source, list_sources
@@ -85,10 +86,9 @@ def source_list(session: Session, settings: Settings, query: SourceQuery) -> Sou
     """The catalogue, as far as a query asks for it."""
     sources = list_sources(session, settings)
     found = found_sources(session, sources, query)
-    pages = max(1, -(-len(found) // PAGE_SOURCES))
-    page = min(query.page, pages)
+    shown, page, pages = page_of(found, query.page, PAGE_SOURCES)
     return SourceListView(
-        sources=found[(page - 1) * PAGE_SOURCES : page * PAGE_SOURCES],
+        sources=shown,
         query=query,
         choices={facet: values_to_choose(sources, facet) for facet in Facet},
         matching=len(found),
@@ -120,8 +120,7 @@ def source_view(
     """One source. Raises NotFound."""
     source, entry = get_source(session, settings, name), get_entry(session, name)
     file = found_rows(entry, settings.sources_dir)
-    pages = max(1, -(-(source.rows or 0) // PAGE_ROWS))
-    page = min(page, pages)
+    page, pages = page_within(source.rows or 0, page, PAGE_ROWS)
     aside = load_set_aside(file) if file and entry.origin.kind != "starter" else []
     counted = Counter(row.reason for row in aside)
     return SourceView(

@@ -8,6 +8,7 @@ from torch import OutOfMemoryError
 
 from app.artifacts import write_model
 from app.errors import OutOfMemory
+from app.jobs import files
 from app.jobs.events import Emit, StepFinished, StepStarted
 from app.jobs.spec import JobResult, JobSpec
 from workers.engine.device import set_threads
@@ -39,6 +40,6 @@ def run(spec: JobSpec, emit: Emit) -> JobResult:
         emit(StepFinished(step=step, seconds=time.perf_counter() - since, figures=figures))
     job.result.seconds = time.perf_counter() - wall
     job.result.cpu_seconds = time.process_time() - cpu
-    write_model(spec.directory / "result.json", job.result)
+    write_model(spec.directory / files.RESULT, job.result)
     drop_layers(spec)
     return job.result

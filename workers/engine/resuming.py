@@ -10,6 +10,7 @@ import torch
 from transformers import PreTrainedModel
 
 from app.errors import ResumeRefused
+from app.jobs import files
 from app.jobs.events import Emit, Notice
 from app.jobs.spec import JobSpec, Resume
 from app.jobs.states import Step
@@ -81,7 +82,7 @@ def drop_layers(spec: JobSpec) -> None:
     earlier = spec.layers_from
     while earlier is not None:
         shutil.rmtree(earlier, ignore_errors=True)
-        written = earlier.parent / "spec.json"
+        written = earlier.parent / files.SPEC
         if not written.is_file():
             return
         earlier = JobSpec.model_validate_json(written.read_bytes()).layers_from

@@ -21,9 +21,9 @@ from app.calibration.spec import SetSpec
 from app.coverage.profile import Profile
 from app.coverage.summary import concerns, starved
 from app.errors import CalibrantError, OutOfMemory, RecipeRefused
+from app.jobs import files
 from app.jobs.states import Step
 from app.quality.divergence import evaluation_of
-from app.quality.evaluated_rows import FILE as ROWS_FILE
 from app.recipes.schema import Recipe
 from workers.engine.architecture import moe_layers
 from workers.engine.calibration_rows import CalibrationRows, ModelLimits, read_rows
@@ -145,7 +145,7 @@ def profile(run: Run) -> Figures:
     held_out = pack_for(model, run.held_out.rows) if run.held_out else []
     told, total = run.progress(Step.PROFILE, "batches"), len(batches) + len(held_out)
     routing = count_routing(model, batches, len(rows.rows), lambda done, _: told(done, total))
-    coverage = _keep_coverage(run, "coverage.npz", routing, rows)
+    coverage = _keep_coverage(run, files.COVERAGE, routing, rows)
     if run.held_out is not None:
         tally = RoutingTally(moe_layers(model), len(run.held_out.rows))
         done_before = len(batches)
@@ -158,7 +158,7 @@ def profile(run: Run) -> Figures:
             scratch=run.spec.directory,
             tally=tally,
         )
-        _keep_coverage(run, "coverage-held-out.npz", tally.result(), run.held_out)
+        _keep_coverage(run, files.HELD_OUT_COVERAGE, tally.result(), run.held_out)
     run.result.experts_reached = routing.experts_reached
     run.result.experts_total = routing.experts_total
     run.result.experts_starved = len(starved(coverage))
@@ -187,8 +187,8 @@ def quantize_step(run: Run) -> Figures:
     run.quantized = _quantized_in_memory(run, rows, recipe)
     plan = run.quantized.plan
     run.result.layers = run.quantized.layers
-    _write_list(run.spec.directory / "layers.json", run.quantized.layers)
-    _write_list(run.spec.directory / "modules.json", run.quantized.modules)
+    _write_list(run.spec.directory / files.LAYERS, run.quantized.layers)
+    _write_list(run.spec.directory / files.MODULES, run.quantized.modules)
     sqnr = [report.sqnr_db for report in run.quantized.layers]
     return {
         "modules": len(run.quantized.packed),
@@ -217,8 +217,8 @@ def evaluate_step(run: Run) -> Figures:
     rows = measure(original, quantized, run.held_out)
     found = evaluation_of(rows, run.spec.seed)
     run.result.evaluation = found
-    write_whole(run.spec.directory / ROWS_FILE, rows.save)
-    write_model(run.spec.directory / "evaluation.json", found)
+    write_whole(run.spec.directory / files.EVALUATED_ROWS, rows.save)
+    write_model(run.spec.directory / files.EVALUATION, found)
     return {
         "kl_mean": found.kl_mean,
         "kl_low": found.kl_low,
