@@ -122,7 +122,7 @@ def demo(
         _serve(running)
 
 
-def _add_worker_commands() -> None:
+def add_worker_commands() -> None:
     """Mount the commands of the ``worker`` extra where it is installed."""
     for entry in entry_points(group="calibrant.commands"):
         try:
@@ -145,7 +145,7 @@ def main() -> None:
     # Set here and not left to Python: a shell starts background jobs with SIGINT ignored.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stop)
-    _add_worker_commands()
+    add_worker_commands()
     try:
         app()
     except CalibrantError as error:

@@ -1,4 +1,5 @@
-"""The engine's commands: ``coverage``, ``quantize``, ``evaluate``, ``verify``.
+"""The engine's commands: ``coverage``, ``select``, ``preflight``, ``quantize``, ``evaluate``,
+``verify``, ``export-recipe``.
 
 They run in this process and need no server. With ``--json`` one document goes to stdout; progress
 and everything else goes to stderr. torch and transformers are imported inside the commands, so
