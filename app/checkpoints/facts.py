@@ -16,7 +16,8 @@ from app.base_models.service import get_model, summary_of
 from app.calibration.built_set import FacetAmount, load_built_set
 from app.coverage.profile import Profile
 from app.coverage.service import profile_of
-from app.coverage.summary import DEFAULT_FLOOR, experts_reached, starved
+from app.coverage.summary import DEFAULT_FLOOR, dead, experts_reached, starved
+from app.coverage.unreached import by_layer, treatment
 from app.errors import Refused
 from app.facets import Facet
 from app.jobs import files
@@ -57,7 +58,8 @@ class SetFacts(BaseModel):
 
 
 class CoverageFacts(BaseModel):
-    """How far the set reached; ``starved`` experts got fewer tokens than ``floor``."""
+    """How far the set reached; ``starved`` experts got fewer tokens than ``floor``, ``unreached``
+    none, by layer and number; ``treated`` is what the recipe did with each of those."""
 
     experts_reached: int
     experts_total: int
@@ -65,6 +67,16 @@ class CoverageFacts(BaseModel):
     floor: int
     smallest: int
     largest: int
+    unreached: list[tuple[int, int]]
+    treated: str | None
+
+    @property
+    def unreached_words(self) -> str | None:
+        """A sentence that names the experts no token reached; None where there are none."""
+        if not self.unreached:
+            return None
+        named = f"Reached by no token: {by_layer(self.unreached)}."
+        return f"{named} Each of them is {self.treated}." if self.treated else named
 
 
 class Facts(BaseModel):
@@ -119,7 +131,7 @@ def facts_of(session: Session, settings: Settings, job_id: str) -> Facts:
         recipe_words=in_words(spec.recipe) if spec.recipe else [],
         set=_set_facts(settings, job, spec, result),
         set_id=job.set_id,
-        coverage=_coverage_facts(settings, job.id),
+        coverage=_coverage_facts(settings, job.id, spec.recipe),
         layers=result.layers,
         evaluation=result.evaluation,
         checks=judge(get_gates(session), result.evaluation, result.verification),
@@ -141,12 +153,14 @@ def coverage_profile(settings: Settings, job_id: str) -> Profile | None:
     return profile if profile.experts else None
 
 
-def _coverage_facts(settings: Settings, job_id: str) -> CoverageFacts | None:
+def _coverage_facts(
+    settings: Settings, job_id: str, recipe: Recipe | None
+) -> CoverageFacts | None:
     profile = coverage_profile(settings, job_id)
     if profile is None:
         return None
     reached, total = experts_reached(profile)
-    counts = profile.layer_counts
+    counts, missed = profile.layer_counts, dead(profile)
     return CoverageFacts(
         experts_reached=reached,
         experts_total=total,
@@ -154,6 +168,8 @@ def _coverage_facts(settings: Settings, job_id: str) -> CoverageFacts | None:
         floor=DEFAULT_FLOOR.min_tokens,
         smallest=int(counts.min()),
         largest=int(counts.max()),
+        unreached=missed,
+        treated=treatment(recipe, missed) if recipe else None,
     )
 
 

@@ -224,6 +224,9 @@ def _coverage(facts: Facts) -> Iterator[str]:
         f"{counted(found.floor, 'token')} or less than a twentieth of their layer's mean. The "
         f"worst fed gets {counted(found.smallest, 'token')}, the best {integer(found.largest)}."
     )
+    if found.unreached_words:
+        yield ""
+        yield found.unreached_words
     yield ""
     yield f"![Routed tokens by layer and expert]({COVERAGE_PICTURE})"
     yield ""

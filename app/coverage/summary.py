@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.coverage.profile import Profile
+from app.coverage.unreached import by_layer
 
 Counts = NDArray[np.int64]
 
@@ -142,9 +143,12 @@ def concerns(profile: Profile, floor: Floor = DEFAULT_FLOOR) -> list[str]:
     if not profile.experts:
         return []
     said = []
-    unreached, poor = len(dead(profile)), len(starved(profile, floor))
-    if unreached:
-        said.append(f"{unreached:,} experts are reached by no token of the set.")
+    missed = dead(profile)
+    unreached, poor = len(missed), len(starved(profile, floor))
+    if missed:
+        said.append(
+            f"{unreached:,} experts are reached by no token of the set: {by_layer(missed, 20)}."
+        )
     if poor > unreached:
         said.append(
             f"{poor - unreached:,} more experts are starved: fewer than {floor.min_tokens:,} "

@@ -101,17 +101,18 @@ def test_a_job_that_cannot_fit_is_refused_before_it_starts(
     saved: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     directory, recipe = saved("mixtral"), recipe_for(EXPERTS)
-    refuse_too_large(directory, recipe, tmp_path)
+    refuse_too_large(directory, recipe, tmp_path, kept=0)
     monkeypatch.setattr(preflight_module, "_free_disk", lambda _: 1_000)
     with pytest.raises(DiskFull, match="free some space"):
-        refuse_too_large(directory, recipe, tmp_path)
+        refuse_too_large(directory, recipe, tmp_path, kept=0)
+    refuse_too_large(directory, recipe, tmp_path, kept=10**6)
     found = preflight(directory, recipe)
     assert found.ok
     assert any("are free at" in warning for warning in found.warnings)
     monkeypatch.undo()
     monkeypatch.setattr(preflight_module, "room", lambda: Room(1_000, None))
     with pytest.raises(OutOfMemory, match="more memory"):
-        refuse_too_large(directory, recipe, tmp_path)
+        refuse_too_large(directory, recipe, tmp_path, kept=0)
 
 
 def test_work_grows_with_what_is_searched(saved: Callable[[str], Path]) -> None:

@@ -64,13 +64,14 @@ def refuse_unfit(directory: Path, recipe: Recipe | None) -> None:
         refuse_unexportable(model, list(modules), directory)
 
 
-def refuse_too_large(directory: Path, recipe: Recipe, place: Path) -> None:
+def refuse_too_large(directory: Path, recipe: Recipe, place: Path, kept: int) -> None:
     """Raise DiskFull or OutOfMemory when a job certainly does not fit this machine: its files the
-    disk of ``place``, its weights alone the RAM, or one layer alone the accelerator's memory."""
+    disk of ``place``, where ``kept`` bytes of them are already, its weights alone the RAM, or one
+    layer alone the accelerator's memory."""
     model = meta_model(directory)
     dtype = compute_dtype(compute_device(), model.dtype)
     sizes = sizes_of(model, plan_of(model, recipe), dtype.itemsize, _stored_bytes(model))
-    needed, free = disk_of(sizes), _free_disk(place)
+    needed, free = disk_of(sizes) - kept, _free_disk(place)
     if needed > free:
         raise DiskFull(
             f"The job needs {size(needed)} on the disk of {place} and {size(free)} are free: free "

@@ -76,6 +76,15 @@ def open_store(
     return finished
 
 
+def kept_bytes(spec: JobSpec) -> int:
+    """What finished layers a run can go on from take of the disk already, in bytes."""
+    if spec.resume == "never":
+        return 0
+    places = [spec.layers_directory, *([spec.layers_from] if spec.layers_from else [])]
+    files = {file.name: file for place in places for file in place.glob("layer-*")}
+    return sum(file.stat().st_size for file in files.values())
+
+
 def drop_layers(spec: JobSpec) -> None:
     """Remove the finished layers of a job that succeeded, and of those it went on from."""
     shutil.rmtree(spec.layers_directory, ignore_errors=True)

@@ -50,7 +50,7 @@ from workers.engine.quantization import (
     plan_of,
     quantize,
 )
-from workers.engine.resuming import fingerprint, open_store
+from workers.engine.resuming import fingerprint, kept_bytes, open_store
 from workers.engine.routing import (
     RoutingCounts,
     RoutingTally,
@@ -76,7 +76,7 @@ def build(run: Run) -> Figures:
     refuse_unfit(spec.model, spec.recipe if quantizes else None)
     if quantizes and spec.recipe is not None:
         refuse_taken_destination(run.destination)
-        refuse_too_large(spec.model, spec.recipe, run.destination)
+        refuse_too_large(spec.model, spec.recipe, run.destination, kept_bytes(spec))
     tokenizer = load_tokenizer(spec.model)
     limits = _limits(spec.model)
     place = _built(run, spec.calibration)

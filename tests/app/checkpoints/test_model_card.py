@@ -198,3 +198,14 @@ def test_a_base_that_is_gone_is_said(filled, html: dict) -> None:
         moved.rename(model)
     assert "The base model is no longer at" in page.text
     assert "directory is gone" in report.text
+
+
+def test_experts_no_token_reached_are_named(facts: Facts) -> None:
+    assert facts.coverage is not None
+    assert facts.coverage.unreached == []
+    assert "Reached by no token" not in model_card(facts)
+    coverage = facts.coverage.model_copy(
+        update={"unreached": [(1, 3), (2, 0)], "treated": "rounded to nearest as it is"}
+    )
+    card = model_card(facts.model_copy(update={"coverage": coverage}))
+    assert "Reached by no token: layer 1: 3; layer 2: 0. Each of them is rounded" in card
