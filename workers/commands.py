@@ -387,7 +387,8 @@ def _kept_beside(out: Path, resume: bool) -> Iterator[Path]:
     """
     from workers.engine.export import refuse_taken_destination
 
-    refuse_taken_destination(out)
+    if not resume:
+        refuse_taken_destination(out)
     directory = out.resolve().with_name(f".{out.name}.calibrant")
     if not resume and _has_layers(directory):
         raise Conflict(

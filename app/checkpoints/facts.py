@@ -153,9 +153,7 @@ def coverage_profile(settings: Settings, job_id: str) -> Profile | None:
     return profile if profile.experts else None
 
 
-def _coverage_facts(
-    settings: Settings, job_id: str, recipe: Recipe | None
-) -> CoverageFacts | None:
+def _coverage_facts(settings: Settings, job_id: str, recipe: Recipe | None) -> CoverageFacts | None:
     profile = coverage_profile(settings, job_id)
     if profile is None:
         return None

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from app.errors import OutOfMemory, ResumeRefused
-from app.jobs.events import LayerQuantized, MappingSearched, Notice, RoutedTokens
+from app.errors import CheckpointRefused, OutOfMemory, ResumeRefused
+from app.jobs.events import LayerQuantized, MappingSearched, Notice, RoutedTokens, StepStarted
 from app.jobs.spec import JobSpec
-from app.jobs.states import JobKind
+from app.jobs.states import JobKind, Step
 from app.recipes.schema import PRESETS, Recipe
 from tests.engine import tiny_models
-from workers.engine import steps
+from workers.engine import resuming, steps
 from workers.engine.layer_store import Fingerprint, LayerRecord, LayerStore
 from workers.engine.main_job import run
-from workers.engine.manifest import described
+from workers.engine.manifest import described, package_versions
 
 LAYERS = 3
 
@@ -116,6 +117,34 @@ def test_stopped_twice_and_resumed_gives_the_same_bytes(
     assert not first.layers_directory.exists()
 
 
+def test_a_run_stopped_after_its_export_keeps_the_checkpoint(
+    spec_for: Callable[..., JobSpec],
+) -> None:
+    spec = spec_for("stopped")
+    run_until(spec, lambda event: isinstance(event, StepStarted) and event.step == Step.VERIFY)
+    file = spec.directory / "checkpoint" / "model.safetensors"
+    before = (file.stat().st_ino, checkpoint_hashes(file.parent))
+    again = spec.model_copy(update={"resume": "required"})
+    result = run(again, lambda _: None)
+    assert (file.stat().st_ino, checkpoint_hashes(file.parent)) == before
+    assert result.verification is not None
+    assert result.verification.ok
+    assert not spec.layers_directory.exists()
+
+
+def test_what_is_not_its_own_checkpoint_is_not_taken_over(
+    spec_for: Callable[..., JobSpec],
+) -> None:
+    spec = spec_for("stopped")
+    run_until(spec, lambda event: isinstance(event, StepStarted) and event.step == Step.VERIFY)
+    file = spec.directory / "checkpoint" / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-1] + b"?")
+    events: list[Any] = []
+    with pytest.raises(CheckpointRefused, match="is there already"):
+        run(spec.model_copy(update={"resume": "required"}), events.append)
+    assert not any(isinstance(event, LayerQuantized) for event in events)
+
+
 def test_a_retry_goes_on_from_another_jobs_layers(spec_for: Callable[..., JobSpec]) -> None:
     whole = spec_for("whole")
     run(whole, lambda _: None)
@@ -156,6 +185,32 @@ def test_another_input_is_refused_by_name(
         run(changed, lambda _: None)
     torch.set_num_threads(1)
     assert list(spec.layers_directory.glob("layer-*.json"))
+
+
+@pytest.mark.parametrize(
+    ("part", "other", "named"),
+    [
+        ("package_versions", lambda: {"calibrant": "0.0.1"}, "the packages"),
+        ("_device_kind", lambda _: "NVIDIA H100", "the kind of device"),
+    ],
+)
+def test_other_versions_and_another_device_are_refused(
+    spec_for: Callable[..., JobSpec],
+    monkeypatch: pytest.MonkeyPatch,
+    part: str,
+    other: Callable[..., Any],
+    named: str,
+) -> None:
+    """There is one machine here: what it says of itself is changed."""
+    spec = spec_for("stopped")
+    run_until(spec, is_third_search_of(1))
+    monkeypatch.setattr(resuming, part, other)
+    with pytest.raises(ResumeRefused, match=f"because {named} changed since"):
+        run(spec.model_copy(update={"resume": "required"}), lambda _: None)
+
+
+def test_our_own_version_is_among_the_packages() -> None:
+    assert package_versions()["calibrant"] == version("calibrant")
 
 
 def test_where_resuming_is_optional_another_recipe_starts_again(

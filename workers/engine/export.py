@@ -29,6 +29,7 @@ from app.artifacts import (
 )
 from app.errors import CheckpointRefused, DiskFull
 from app.jobs.spec import CheckpointFile
+from app.recipes.schema import Recipe
 from workers.engine.checkpoint_names import CheckpointNames, checkpoint_names
 from workers.engine.fp8_blocks import FP8, STORED_SCALE, blocks_of, written_name
 from workers.engine.loading import read_config
@@ -37,6 +38,7 @@ from workers.engine.manifest import (
     CheckpointManifest,
     described,
     package_versions,
+    read_manifest,
     source_of,
 )
 from workers.engine.packing import sha256_of
@@ -121,6 +123,22 @@ def refuse_taken_destination(destination: Path) -> None:
             f"{destination} is there already and is not empty: give another directory, or remove "
             "it first."
         )
+
+
+def exported_before(
+    destination: Path, source: Path, recipe: Recipe, set_id: str
+) -> Exported | None:
+    """The checkpoint an earlier run that was stopped wrote to ``destination``; None when there is
+    none, when it is of something else, or when a file of it changed since."""
+    if not destination.is_dir():
+        return None
+    found = read_manifest(destination)
+    wanted = (source_of(source), recipe, set_id, package_versions())
+    if found is None or (found.source, found.recipe, found.set_id, found.packages) != wanted:
+        return None
+    if any(described(destination / file.name) != file for file in found.files):
+        return None
+    return Exported(destination, [*found.files, described(destination / MANIFEST)])
 
 
 def refuse_unexportable(model: PreTrainedModel, quantized_modules: list[str], source: Path) -> None:

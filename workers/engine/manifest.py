@@ -18,7 +18,9 @@ from app.recipes.schema import Recipe
 from workers.engine.safetensors_files import LENGTH_BYTES, Shards
 
 MANIFEST = "calibrant.json"
-PACKAGES = ("llmcompressor", "compressed-tensors", "transformers", "torch", "safetensors")
+PACKAGES = (
+    "calibrant", "llmcompressor", "compressed-tensors", "transformers", "torch", "safetensors",
+)  # fmt: skip
 BLOCK = 1 << 20
 
 

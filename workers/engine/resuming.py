@@ -76,13 +76,15 @@ def open_store(
     return finished
 
 
-def kept_bytes(spec: JobSpec) -> int:
-    """What finished layers a run can go on from take of the disk already, in bytes."""
+def kept_bytes(spec: JobSpec, destination: Path) -> int:
+    """What a run can go on from takes of the disk already, in bytes: finished layers, and a
+    checkpoint that was written and not verified."""
     if spec.resume == "never":
         return 0
     places = [spec.layers_directory, *([spec.layers_from] if spec.layers_from else [])]
-    files = {file.name: file for place in places for file in place.glob("layer-*")}
-    return sum(file.stat().st_size for file in files.values())
+    layers = {file.name: file for place in places for file in place.glob("layer-*")}
+    written = destination.glob("*.safetensors")
+    return sum(file.stat().st_size for file in (*layers.values(), *written))
 
 
 def drop_layers(spec: JobSpec) -> None:

@@ -30,7 +30,7 @@ from workers.engine.calibration_rows import CalibrationRows, ModelLimits, read_r
 from workers.engine.checkpoint_names import checkpoint_names
 from workers.engine.device import release_memory
 from workers.engine.evaluation import measure
-from workers.engine.export import export, refuse_taken_destination
+from workers.engine.export import Exported, export, exported_before, refuse_taken_destination
 from workers.engine.forward import pack_for
 from workers.engine.fp8_blocks import FP8, blocks_of
 from workers.engine.layer_store import LayerStore
@@ -75,8 +75,10 @@ def build(run: Run) -> Figures:
         raise RecipeRefused("A quantize job needs a recipe.")
     refuse_unfit(spec.model, spec.recipe if quantizes else None)
     if quantizes and spec.recipe is not None:
-        refuse_taken_destination(run.destination)
-        refuse_too_large(spec.model, spec.recipe, run.destination, kept_bytes(spec))
+        if spec.resume != "required":
+            refuse_taken_destination(run.destination)
+        kept = kept_bytes(spec, run.destination)
+        refuse_too_large(spec.model, spec.recipe, run.destination, kept)
     tokenizer = load_tokenizer(spec.model)
     limits = _limits(spec.model)
     place = _built(run, spec.calibration)
@@ -87,6 +89,8 @@ def build(run: Run) -> Figures:
         held_out = _built(run, spec.held_out, held_out=True)
         refuse_leaks(place, held_out)
         run.held_out = read_rows(held_out, tokenizer, limits)
+    if quantizes and _exported_before(run) is None:
+        refuse_taken_destination(run.destination)
     run.result.set_id = run.rows.id
     run.result.set_rows = len(run.rows.rows)
     run.result.set_tokens = run.rows.tokens
@@ -230,8 +234,8 @@ def evaluate_step(run: Run) -> Figures:
 
 
 def export_step(run: Run) -> Figures:
-    """Write the checkpoint."""
-    exported = export(
+    """Write the checkpoint, unless a run that was stopped later wrote it already."""
+    exported = _exported_before(run) or export(
         model=needed(run.model),
         quantized=needed(run.quantized),
         source=run.spec.model,
@@ -248,6 +252,13 @@ def export_step(run: Run) -> Figures:
         "bytes_before": run.result.bytes_before,
         "bytes_after": run.result.bytes_after,
     }
+
+
+def _exported_before(run: Run) -> Exported | None:
+    if run.spec.resume != "required":
+        return None
+    recipe, set_id = needed(run.spec.recipe), needed(run.rows).id
+    return exported_before(run.destination, run.spec.model, recipe, set_id)
 
 
 def verify_step(run: Run) -> Figures:
