@@ -105,8 +105,7 @@ def chosen_ids(jobs: list[str]) -> list[str]:
 
 def choice_view(session: Session, settings: Settings, page: int) -> ChoiceView:
     """Jobs that can be compared: they quantize and have ended well."""
-    found = service.list_jobs(session, state=JobState.SUCCEEDED, limit=1000)
-    found = [job for job in found if job.kind == JobKind.QUANTIZE]
+    found = service.list_jobs(session, state=JobState.SUCCEEDED, kind=JobKind.QUANTIZE, limit=1000)
     shown, page, pages = page_of(found, page, CHOICES)
     rows = [job_row(job, settings) for job in shown]
     return ChoiceView(jobs=rows, total=len(found), page=page, pages=pages)

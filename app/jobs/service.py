@@ -49,12 +49,19 @@ def get_job(session: Session, job_id: str) -> Job:
 
 
 def list_jobs(
-    session: Session, *, state: JobState | None = None, limit: int = 50, offset: int = 0
+    session: Session,
+    *,
+    state: JobState | None = None,
+    kind: JobKind | None = None,
+    limit: int = 50,
+    offset: int = 0,
 ) -> list[Job]:
-    """Jobs, the newest first."""
+    """Jobs, the newest first, in one state and of one kind or of any."""
     statement = select(Job).order_by(col(Job.created_at).desc(), col(Job.id))
     if state:
         statement = statement.where(Job.state == state)
+    if kind:
+        statement = statement.where(Job.kind == kind)
     return list(session.exec(statement.offset(offset).limit(limit)))
 
 

@@ -12,7 +12,7 @@ from app.checkpoints.views import CheckpointRow, checkpoint_list
 from app.jobs import service as jobs
 from app.jobs.models import Job
 from app.jobs.spec import Evaluation, JobResult
-from app.jobs.states import HELD_BY_WORKER, JobState
+from app.jobs.states import FINAL, HELD_BY_WORKER, JobKind, JobState
 from app.jobs.views import JobRow, job_row
 from app.settings import Settings
 
@@ -21,7 +21,7 @@ LATEST_CHECKPOINTS = 3
 
 
 class Latest(BaseModel):
-    """The figures of the newest job that measured them."""
+    """The figures of the newest quantize job that ended well."""
 
     job: JobRow
     experts_reached: int | None
@@ -34,7 +34,8 @@ class Latest(BaseModel):
 class OverviewView(BaseModel):
     """What is running, is it good enough, what can be done next.
 
-    ``model_id`` is the newest model, on which the main job can be started at once.
+    ``recent`` are the newest jobs that have ended. ``model_id`` is the newest model, on which the
+    main job can be started at once.
     """
 
     active: list[JobRow]
@@ -57,11 +58,12 @@ def overview(session: Session, settings: Settings) -> OverviewView:
         for state in (*HELD_BY_WORKER, JobState.QUEUED)
         for job in jobs.list_jobs(session, state=state, limit=LATEST_JOBS)
     ]
-    recent = jobs.list_jobs(session, limit=LATEST_JOBS)
-    succeeded = jobs.list_jobs(session, state=JobState.SUCCEEDED, limit=1)
+    newest = jobs.list_jobs(session, limit=LATEST_JOBS + len(active))
+    ended = [job for job in newest if JobState(job.state) in FINAL]
+    succeeded = jobs.list_jobs(session, state=JobState.SUCCEEDED, kind=JobKind.QUANTIZE, limit=1)
     return OverviewView(
         active=[job_row(job, settings) for job in active],
-        recent=[job_row(job, settings) for job in recent],
+        recent=[job_row(job, settings) for job in ended[:LATEST_JOBS]],
         latest=_latest(succeeded[0], settings) if succeeded else None,
         checkpoints=checkpoint_list(session).checkpoints[:LATEST_CHECKPOINTS],
         sets=len(calibration.list_sets(session)),

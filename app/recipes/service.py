@@ -11,7 +11,7 @@ from sqlmodel import Session, col, select
 from app.base_models import service as base_models
 from app.base_models.architecture import describe, linearized_name
 from app.base_models.models import BaseModelRecord
-from app.errors import Conflict, NotFound, RecipeRefused
+from app.errors import Conflict, ModelRefused, NotFound, RecipeRefused
 from app.jobs.models import Job
 from app.recipes.lint import Lint, Weights, lint_text, misfits
 from app.recipes.migration import Imported
@@ -66,14 +66,19 @@ def save_recipe(session: Session, found: Imported, name: str) -> SavedRecipe:
 
 
 def lint(session: Session, text: str, name: str, model_id: str | None) -> Lint:
-    """Hold a recipe's text against an added model, or against nothing. Raises NotFound."""
+    """Hold a recipe's text against an added model, or against nothing. A model whose files cannot
+    be read any more is an error of the lint: the text can still be written. Raises NotFound."""
     if len(text) > LONGEST_TEXT:
         return Lint(errors=[f"The recipe is longer than {LONGEST_TEXT:,} characters."])
-    weights = None
+    weights, problems = None, []
     if model_id:
         record = base_models.get_model(session, model_id)
-        weights = weights_of(record.path, record.fingerprint, record.name)
-    return lint_text(text, name or "recipe", weights)
+        try:
+            weights = weights_of(record.path, record.fingerprint, record.name)
+        except ModelRefused as error:
+            problems = [f"{record.name}: {error.sentence}"]
+    told = lint_text(text, name or "recipe", weights)
+    return told.model_copy(update={"errors": [*problems, *told.errors]})
 
 
 def require_fitting(recipe: Recipe, record: BaseModelRecord) -> None:

@@ -47,6 +47,7 @@ class JobOfRecipe(BaseModel):
 
     id: str
     name: str
+    kind: str
     state: str
 
 
@@ -106,7 +107,9 @@ def recipe_view(session: Session, name: str) -> RecipeView:
         in_words=in_words(recipe),
         yaml=dump_recipe(recipe),
         notes=[Note.model_validate(note) for note in saved.notes] if saved else [],
-        jobs=[JobOfRecipe(id=job.id, name=job.name, state=job.state) for job in jobs],
+        jobs=[
+            JobOfRecipe(id=job.id, name=job.name, kind=job.kind, state=job.state) for job in jobs
+        ],
     )
 
 

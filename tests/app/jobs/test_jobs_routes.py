@@ -45,6 +45,19 @@ def test_a_succeeded_job_leads_to_its_results(filled, html: dict) -> None:
         assert f'href="{address}"' in page
 
 
+def test_steps_of_an_ended_job_wait_for_nothing(filled, html: dict) -> None:
+    page = filled.client.get(f"/jobs/{filled.seeded.jobs['cancelled']}", headers=html).text
+    assert "not run" in page
+    assert '<span class="quiet">waiting</span>' not in page
+
+
+def test_the_list_tells_kinds_apart_and_when_a_job_will_be_done(filled, html: dict) -> None:
+    page = filled.client.get("/jobs?state=running", headers=html).text
+    assert "<td>quantize</td>" in page
+    assert "about 8 h 20 min left" in page
+    assert "<progress" in page
+
+
 def test_a_failed_job_says_why(filled, html: dict) -> None:
     page = filled.client.get(f"/jobs/{filled.seeded.jobs['failed']}", headers=html).text
     assert "no room left on the disk" in page

@@ -69,6 +69,14 @@ def test_what_was_not_measured_says_so(filled, html: dict) -> None:
     assert filled.client.get(queued).json()["evaluation"] is None
 
 
+def test_a_job_that_ended_without_figures_leads_back(filled, html: dict) -> None:
+    job_id = filled.seeded.jobs["cancelled"]
+    page = filled.client.get(f"/jobs/{job_id}/errors", headers=html).text
+    assert "measured no errors" in page
+    assert "Not measured yet" not in page
+    assert f'href="/jobs/{job_id}/coverage"' not in page
+
+
 def test_a_running_job_shows_the_layers_it_has_told_of(filled) -> None:
     view = filled.client.get(f"/jobs/{filled.seeded.jobs['running']}/errors").json()
     assert [layer["layer"] for layer in view["layers"]] == [0, 1, 2]

@@ -73,6 +73,19 @@ def test_lint_holds_it_against_a_model(client: TestClient, html: dict, tmp_path:
     assert "<html" not in fragment.text
 
 
+def test_the_editor_opens_beside_a_model_that_is_damaged(
+    client: TestClient, html: dict, tmp_path: Path
+) -> None:
+    directory = write_model(tmp_path / "tiny")
+    client.post("/models", json={"path": str(directory)})
+    weights = next(directory.glob("*.safetensors"))
+    weights.write_bytes(weights.read_bytes()[:100])
+    page = client.get("/recipes/new", headers=html)
+    assert page.status_code == 200
+    assert weights.name in page.text
+    assert "to mend" in page.text
+
+
 def test_a_job_takes_a_saved_recipe(filled, html: dict) -> None:
     page = filled.client.get(f"/sets/{filled.seeded.set_id}", headers=html).text
     assert 'value="linears-w4a16-g128-asym"' in page
