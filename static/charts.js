@@ -20,8 +20,13 @@
       }
     }
     const muted = style.getPropertyValue("--pico-muted-color").trim();
-    const titles = chart.clientWidth < 500 ? { size: 11 } : {};
+    const titles = isNarrow(chart) ? { size: 11 } : {};
     for (const axis of Object.values(axes)) axis.title = { ...axis.title, font: titles };
+    // Few upright numbers fit beside the names of slices on a phone.
+    if (isNarrow(chart) && axes.yaxis?.type === "category" && axes.yaxis.automargin) {
+      Object.assign(axes.xaxis, { nticks: 4, tickangle: 0 });
+      axes.yaxis.tickfont = { size: 11 };
+    }
     return {
       ...layout,
       ...axes,
@@ -32,8 +37,19 @@
       plot_bgcolor: "rgba(0,0,0,0)",
       font: { color: style.color, family: style.fontFamily, size: 13 },
       hoverlabel: { font: { family: style.fontFamily, size: 13 }, align: "left" },
-      margin: { ...layout.margin, t: 30 },
+      // A phone stacks the words of a legend above the panel.
+      margin: { ...layout.margin, t: layout.legend && isNarrow(chart) ? 80 : 34 },
     };
+  }
+
+  const isNarrow = (chart) => chart.clientWidth < 500;
+
+  function fitColourbars(data, chart) {
+    for (const { colorbar } of data) {
+      if (!colorbar || !isNarrow(chart)) continue;
+      colorbar.title.font = { size: 11 };
+      colorbar.tickfont = { size: 11 };
+    }
   }
 
   const TYPES = { f4: Float32Array, i4: Int32Array, u2: Uint16Array, u1: Uint8Array };
@@ -139,6 +155,7 @@
       };
       const cells = figure.hover && cellsOf(figure);
       if (cells) Object.assign(figure.data[0], { text: cells.text, hovertemplate: "%{text}<extra></extra>" });
+      fitColourbars(figure.data, chart);
       await library.newPlot(chart, figure.data, themed(figure.layout, chart), config);
       offerPictures(library, chart, figure.layout.title?.text);
       if (cells && chart.dataset.cell) openCell(chart, figure, cells.expertAt);

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from app.comparison.views import ComparisonView
-from app.quality.charts import layer_axis, slice_height, slice_label
+from app.quality.charts import LEGEND, layer_axis, slice_axis, slice_height, slice_label
 
 # Okabe and Ito's colours that stand out on light and on dark, each with a mark of its own.
 COLOURS = ("#3b6ea8", "#d08a2e", "#009e73", "#cc79a7", "#7a7f87", "#b0541f")
@@ -35,7 +35,7 @@ def errors_by_layer(view: ComparisonView) -> dict[str, Any]:
         "data": data,
         "layout": {
             "title": {"text": "Error of weights by layer"},
-            "legend": {"orientation": "h", "y": 1.12},
+            "legend": LEGEND,
             "margin": {"l": 72, "r": 16, "t": 16, "b": 48},
             "xaxis": layer_axis([row.layer for row in view.layers]),
             "yaxis": {
@@ -92,6 +92,6 @@ def differences_by_slice(view: ComparisonView, pair: int) -> dict[str, Any]:
                 "zerolinewidth": 2,
                 "tickformat": ".2~g",
             },
-            "yaxis": {"automargin": True, "type": "category"},
+            "yaxis": slice_axis(len(slices)),
         },
     }  # fmt: skip

@@ -17,6 +17,8 @@ SQNR_COLOUR = "#d08a2e"
 OUTPUT_COLOUR = "#009e73"
 HELD_OUT_COLOUR = "#cc79a7"
 MARGIN = {"l": 72, "r": 16, "t": 16, "b": 48}
+# Above the panel, growing upwards where its words do not fit in a line.
+LEGEND = {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"}
 
 
 def error_by_layer(layers: Sequence[LayerReport]) -> dict[str, Any]:
@@ -48,7 +50,7 @@ def error_by_layer(layers: Sequence[LayerReport]) -> dict[str, Any]:
     ]
     measured = [line for line in lines if any(y is not None for y in line["y"])]
     layout = _two_panels("Error by layer", numbers, "Relative MSE", ("SQNR (dB)", ".1f"))
-    layout["legend"] = {"orientation": "h", "y": 1.1}
+    layout["legend"] = LEGEND
     return {"data": [bars, *measured], "layout": layout}
 
 
@@ -131,7 +133,7 @@ def divergence_by_slice(slices: Sequence[SliceDivergence]) -> dict[str, Any]:
                 "rangemode": "tozero",
                 "tickformat": ".2~g",
             },
-            "yaxis": {"automargin": True, "type": "category"},
+            "yaxis": slice_axis(len(shown)),
         },
     }
 
@@ -159,7 +161,7 @@ def search_by_layer(mappings: Sequence[MappingError]) -> dict[str, Any]:
         "layout": {
             "title": {"text": "Scale search: loss before and after, by layer"},
             "barmode": "group",
-            "legend": {"orientation": "h", "y": 1.12},
+            "legend": LEGEND,
             "margin": MARGIN,
             "xaxis": layer_axis(numbers),
             "yaxis": {"title": {"text": "MSE, sum of mappings"}, "tickformat": ".2~g"},
@@ -189,7 +191,7 @@ def error_by_expert(experts: Sequence[ExpertError]) -> dict[str, Any]:
                     "title": {"text": "Relative MSE", "side": "right"},
                     "thickness": 12,
                     "outlinewidth": 0,
-                    "tickformat": ".2~g",
+                    "tickformat": ".3~g",
                 },
                 "hovertemplate": (
                     "<b>Layer %{y}, expert %{x}</b><br>relative MSE %{z:.4g}<extra></extra>"
@@ -250,9 +252,14 @@ def error_by_size(steps: Sequence[tuple[str, int, float]], budget: int | None) -
 
 
 def slice_label(facet: str, value: str) -> str:
-    """A slice as an axis names it: ``COBOL · programming language``."""
+    """A slice as an axis names it: ``COBOL · programming``."""
     shown = label_of(Facet(facet), value) if facet in set(Facet) else value
-    return f"{shown} · {facet.replace('_', ' ')}"
+    return f"{shown} · {facet.removesuffix('_language')}"
+
+
+def slice_axis(slices: int) -> dict[str, Any]:
+    """The axis of slices, a line for each and no empty ones above and below."""
+    return {"automargin": True, "type": "category", "range": [-0.7, slices - 0.3]}
 
 
 def layer_axis(layers: Sequence[int]) -> dict[str, Any]:
