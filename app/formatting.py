@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from datetime import UTC, datetime
 
 NOT_MEASURED = "not measured"
@@ -35,6 +36,18 @@ def number(value: float | None, digits: int = 4) -> str:
         return f"{value:,.0f}".replace("-", "−")
     decimals = digits - 1 - (math.floor(math.log10(abs(value))) if value else 0)
     return f"{value:,.{decimals}f}".replace("-", "−")
+
+
+def aligned(value: float | None, column: Iterable[float | None], digits: int = 4) -> str:
+    """A figure of a column so that all of them line up: each with the decimals that the smallest
+    needs for so many significant digits, or each in powers of ten when one is very small."""
+    sizes = [abs(each) for each in column if each and math.isfinite(each)]
+    if value is None or not math.isfinite(value) or not sizes:
+        return number(value, digits)
+    if min(sizes) < 1e-4:
+        mantissa, _, exponent = f"{value:.{digits - 1}e}".partition("e")
+        return f"{mantissa}e{int(exponent)}".replace("-", "−")
+    return fixed(value, max(0, digits - 1 - math.floor(math.log10(min(sizes)))))
 
 
 def fixed(value: float | None, decimals: int = 2) -> str:

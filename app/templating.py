@@ -18,6 +18,7 @@ FILTERS = {
     "integer": formatting.integer,
     "signed": formatting.signed,
     "number": formatting.number,
+    "aligned": formatting.aligned,
     "fixed": formatting.fixed,
     "percent": formatting.percent,
     "size": formatting.size,

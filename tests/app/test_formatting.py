@@ -83,3 +83,17 @@ def test_counted_and_amount() -> None:
 )
 def test_signed(value: float | None, text: str) -> None:
     assert formatting.signed(value) == text
+
+
+@pytest.mark.parametrize(
+    ("column", "texts"),
+    [
+        ([0.01006, 0.009764, None], ["0.010060", "0.009764", "not measured"]),
+        ([3.031e-7, 0.0007692], ["3.031e−7", "7.692e−4"]),
+        ([0.0, 12.5], ["0.00", "12.50"]),
+        ([123456.0, 2345.0], ["123,456", "2,345"]),
+        ([None], ["not measured"]),
+    ],
+)
+def test_figures_of_a_column_line_up(column: list[float | None], texts: list[str]) -> None:
+    assert [formatting.aligned(value, column) for value in column] == texts
