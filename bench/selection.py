@@ -226,7 +226,8 @@ def scale(rows: int, layers: int, experts: int, budget: int, floor: int) -> str:
         routed = taste[topic[part]] * (tokens[part, None] * top_k).astype(np.float32)
         counts[part] = np.minimum(routed + chance.random(routed.shape, dtype=np.float32), floor)
     quotas = np.full(topics, budget // topics, dtype=np.int64)
-    purse = Purse(tokens, topic.astype(np.intp), quotas, budget)
+    of_slice = np.zeros(topics, dtype=np.intp)
+    purse = Purse(tokens, topic.astype(np.intp), quotas, of_slice, budget)
     wall, cpu = time.perf_counter(), time.process_time()
     found = choose(ExpertFloors(counts, floor), purse, chance.permutation(rows))
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu

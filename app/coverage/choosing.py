@@ -97,6 +97,7 @@ def choose_rows(profile: Profile, spec: SetSpec | None, wish: Wish) -> Chosen:
         tokens=profile.tokens,
         groups=group_of_row,
         quotas=np.array([group.quota for group in groups], dtype=np.int64),
+        slices=np.unique([group.slice for group in groups], return_inverse=True)[1],
         budget=wish.budget,
     )
     order = np.argsort(sampling_keys(row_hashes(profile.row_ids.tolist()), wish.seed))

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,11 +34,13 @@ EPSILON = 0.01
 class Purse:
     """What may be spent, in tokens: ``budget`` on all rows and ``quotas`` [groups] on the rows of
     each group. ``tokens`` and ``groups`` have an entry a row of the pool; a row of group -1 is
-    never chosen."""
+    never chosen. ``slices`` [groups] says which slice a group is of: their quotas together are
+    what may be spent on the slice."""
 
     tokens: NDArray[np.int64]
     groups: NDArray[np.intp]
     quotas: NDArray[np.int64]
+    slices: NDArray[np.intp]
     budget: int
 
 
@@ -53,17 +56,18 @@ class Choice:
 def choose(objective: Objective, purse: Purse, order: Rows) -> Choice:
     """Choose rows until no row fits.
 
-    Quotas are kept first. What is then left of the budget, because rows are whole, lets groups
-    below their quota pass it by less than a row. Where no row adds anything any more, rows are
-    taken in the ``order`` given (of all the pool's rows, drawn by a seed): the budget is filled
-    with a random sample, not with the pool's first rows.
+    The quotas of groups are kept first. Rows are whole, so each leaves something: it goes to the
+    groups of the same slice, first to those that have no row yet, each of which passes its quota by
+    less than a row. Only what a slice cannot spend goes to the others. Where no row adds anything
+    any more, rows are taken in the ``order`` given (of all the pool's rows, drawn by a seed): the
+    budget is filled with a random sample, not with the pool's first rows.
     """
     room = _Room(purse)
     picker = _Picker(objective, purse, order)
     rows: list[int] = []
     gains: list[float] = []
-    for strict in (True, False):
-        while len(fitting := room.fitting(strict)):
+    for turn in _TURNS:
+        while len(fitting := room.fitting(turn)):
             row, gain = picker.best(fitting, room.left)
             if gain <= 0:
                 break
@@ -71,7 +75,7 @@ def choose(objective: Objective, purse: Purse, order: Rows) -> Choice:
             room.pay(row)
             rows.append(row)
             gains.append(gain)
-        rows += room.fill(order, strict)
+        rows += room.fill(order, turn)
     return Choice(
         rows=np.array(rows, dtype=np.intp),
         gains=np.array(gains + [0.0] * (len(rows) - len(gains)), dtype=np.float64),
@@ -82,50 +86,79 @@ def random_choice(purse: Purse, order: Rows) -> Choice:
     """Rows in the ``order`` given under the same budget and quotas: what a choice is held
     against."""
     room = _Room(purse)
-    rows = [row for strict in (True, False) for row in room.fill(order, strict)]
+    rows = [row for turn in _TURNS for row in room.fill(order, turn)]
     return Choice(np.array(rows, dtype=np.intp), np.zeros(len(rows)))
 
 
+# What a row has to fit into, in the order in which they are tried.
+_NONE = np.iinfo(np.int64).max
+_Turn = Literal["quota", "first row", "slice", "budget"]
+_TURNS: tuple[_Turn, ...] = ("quota", "first row", "slice", "budget")
+
+
 class _Room:
-    """What is left of the budget and of each quota, and the rows that are still free."""
+    """What is left of the budget, of each slice and of each quota, and the rows still free."""
 
     def __init__(self, purse: Purse) -> None:
         self._purse = purse
         self.left = purse.budget
         self._quotas = purse.quotas.copy()
+        self._slices = np.zeros(int(purse.slices.max(initial=-1)) + 1, dtype=np.int64)
+        np.add.at(self._slices, purse.slices, purse.quotas)
         self._free = np.flatnonzero((purse.groups >= 0) & (purse.tokens > 0))
+        self._shortest = np.full(len(purse.quotas), _NONE)
+        np.minimum.at(self._shortest, purse.groups[self._free], purse.tokens[self._free])
+        self._without = self._shortest < _NONE
 
-    def fitting(self, strict: bool) -> Rows:
-        """Free rows that fit, ascending. A row that does not fit now never will: what is left
-        only shrinks."""
-        fits = self._fits(self._free, strict)
-        if strict:  # it may still pass its quota later
-            return self._free[fits]
-        self._free = self._free[fits]
-        return self._free
+    def fitting(self, turn: _Turn) -> Rows:
+        """Free rows that fit, ascending."""
+        fits = self._fits(self._free, turn)
+        if turn == "budget":  # what does not fit in the last turn never will: it only shrinks
+            self._free = self._free[fits]
+            return self._free
+        return self._free[fits]
 
     def pay(self, row: int) -> None:
         """Take a row out of the free ones and its tokens off."""
-        length = int(self._purse.tokens[row])
+        length, group = int(self._purse.tokens[row]), self._purse.groups[row]
         self.left -= length
-        self._quotas[self._purse.groups[row]] -= length
+        self._quotas[group] -= length
+        self._slices[self._purse.slices[group]] -= length
+        self._without[group] = False
         self._free = self._free[self._free != row]
 
-    def fill(self, order: Rows, strict: bool) -> list[int]:
+    def fill(self, order: Rows, turn: _Turn) -> list[int]:
         """Pay for rows in the order given, as long as one fits, and give them back."""
         taken = []
         is_free = np.zeros(len(self._purse.tokens), dtype=np.bool_)
-        is_free[self.fitting(strict)] = True
+        is_free[self.fitting(turn)] = True
         for row in order[is_free[order]].tolist():
-            if self._fits(np.array([row]), strict)[0]:
+            if self._fits(np.array([row]), turn)[0]:
                 self.pay(row)
                 taken.append(row)
         return taken
 
-    def _fits(self, rows: Rows, strict: bool) -> NDArray[np.bool_]:
-        lengths, room = self._purse.tokens[rows], self._quotas[self._purse.groups[rows]]
-        within = lengths <= room if strict else room > 0
-        return np.asarray((lengths <= self.left) & within)
+    def _fits(self, rows: Rows, turn: _Turn) -> NDArray[np.bool_]:
+        longest = np.minimum(self._longest(turn), self.left)
+        return np.asarray(self._purse.tokens[rows] <= longest[self._purse.groups[rows]])
+
+    def _longest(self, turn: _Turn) -> NDArray[np.int64]:
+        """The tokens a row of each group may have, [groups]."""
+        if turn == "quota":
+            return self._quotas
+        if turn == "budget":
+            return np.where(self._quotas > 0, self.left, 0)
+        of_slice = self._slices[self._purse.slices]
+        if turn == "slice":
+            return np.where(self._quotas > 0, of_slice, 0)
+        # An equal part of what the slice has left, or else the shortest row of all that wait, so
+        # that as many groups as possible get one.
+        waiting = self._without & (self._quotas > 0)
+        count = np.bincount(self._purse.slices, waiting, len(self._slices)).astype(np.int64)
+        shortest = np.full(len(self._slices), _NONE)
+        np.minimum.at(shortest, self._purse.slices[waiting], self._shortest[waiting])
+        part = np.maximum(self._slices // np.maximum(1, count), shortest)[self._purse.slices]
+        return np.where(waiting, np.minimum(part, of_slice), 0)
 
 
 class _Picker:

@@ -23,6 +23,7 @@ def purse_of(tokens: np.ndarray, budget: int, groups: int = 1) -> Purse:
         tokens=tokens.astype(np.int64),
         groups=np.arange(len(tokens)) % groups,
         quotas=np.full(groups, budget // groups, dtype=np.int64),
+        slices=np.arange(groups) // 2,
         budget=budget,
     )
 
@@ -76,6 +77,36 @@ def test_budget_and_quotas_hold(seed: int, groups: int, budget: int) -> None:
         assert purse.tokens[found.rows].sum() <= budget
         # a quota is passed by less than a row
         assert (spent(found, purse) < purse.quotas + 40).all()
+
+
+def slice_by_slice(purse: Purse, found: Choice) -> tuple[np.ndarray, np.ndarray]:
+    """Tokens spent on each slice, and what its groups' quotas come to."""
+    return (
+        np.bincount(purse.slices, spent(found, purse)),
+        np.bincount(purse.slices, purse.quotas),
+    )
+
+
+@given(st.integers(0, 30))
+def test_slices_keep_their_share_where_rows_are_longer_than_the_quotas(seed: int) -> None:
+    """Twenty groups of 30 tokens in the one slice and two of 300 in the other, rows of 20 to 60."""
+    chance = np.random.default_rng(seed)
+    tokens, groups = chance.integers(20, 60, 400), np.arange(400) % 22
+    counts = chance.poisson(chance.gamma(0.5, 4, (400, 24))).astype(np.uint16)
+    purse = Purse(
+        tokens=tokens.astype(np.int64),
+        groups=groups,
+        quotas=np.where(np.arange(22) < 20, 30, 300),
+        slices=(np.arange(22) >= 20).astype(np.intp),
+        budget=1200,
+    )
+    for found in (
+        choose(ExpertFloors(clipped(counts, 300), 300), purse, np.arange(400)),
+        random_choice(purse, np.arange(400)),
+    ):
+        got, wanted = slice_by_slice(purse, found)
+        assert (np.abs(got - wanted) < 60).all()
+        assert (spent(found, purse)[:20] > 0).sum() >= 18  # nearly every group has its row
 
 
 def test_rows_of_no_group_are_never_chosen() -> None:
