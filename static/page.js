@@ -17,7 +17,7 @@
     setTimeout(() => { said.textContent = ""; }, 2000);
   });
 
-  // --- Times that tick while something is live ------------------------------------------------
+  // --- Times that tick: how long ago, and how long something has run --------------------------
   function ago(seconds) {
     if (seconds < 2) return "just now";
     if (seconds < 60) return `${Math.floor(seconds)} s ago`;

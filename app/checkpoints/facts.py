@@ -138,7 +138,7 @@ def facts_of(session: Session, settings: Settings, job_id: str) -> Facts:
         verification=result.verification,
         bytes_before=result.bytes_before,
         bytes_after=result.bytes_after,
-        seconds=result.seconds if job.result else None,
+        seconds=job.ran_for(job.finished_at) if job.finished_at else None,
         files=len(result.files),
         path=str(result.checkpoint) if result.checkpoint else None,
         versions=_versions(result.checkpoint),

@@ -53,6 +53,12 @@ class Job(SQLModel, table=True):
     heartbeat_at: datetime | None = Field(default=None)
     event_at: datetime | None = Field(default=None)
 
+    def ran_for(self, now: datetime) -> float | None:
+        """Seconds from its start to its end, or to ``now``; None before it starts."""
+        if self.started_at is None:
+            return None
+        return ((self.finished_at or now) - self.started_at).total_seconds()
+
 
 class JobEvent(SQLModel, table=True):
     """One event of a job's stream (``app.jobs.events``), numbered from 1 within its job.

@@ -131,14 +131,11 @@ class LogView(BaseModel):
 def job_row(job: Job, settings: Settings) -> JobRow:
     """A job as lists show it."""
     now = utc_now()
-    seconds = None
-    if job.started_at is not None:
-        seconds = ((job.finished_at or now) - job.started_at).total_seconds()
     return JobRow(
         **job.model_dump(include=set(JobRow.model_fields) - {"activity", "heard_at", "seconds"}),
         activity=activity_of(job, now, settings.stall_seconds),
         heard_at=job.event_at or job.started_at,
-        seconds=seconds,
+        seconds=job.ran_for(now),
     )
 
 
