@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings as hypothesis_settings
 from sqlmodel import Session
 
 from app.database import migrate, session_for
@@ -16,6 +17,10 @@ from app.settings import Settings, get_settings
 os.environ.update({"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"})
 for name in ("DATABASE_URL", "REDIS_URL", *[n for n in os.environ if n.startswith("CALIBRANT_")]):
     os.environ.pop(name, None)
+
+# How fast a machine is that does other things too is no property of what is tested.
+hypothesis_settings.register_profile("no deadline", deadline=None)
+hypothesis_settings.load_profile("no deadline")
 
 
 @pytest.fixture
