@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from app.coverage.profile import Profile
 from app.coverage.unreached import by_layer
+from app.formatting import counted
 
 Counts = NDArray[np.int64]
 
@@ -147,21 +148,26 @@ def concerns(profile: Profile, floor: Floor = DEFAULT_FLOOR) -> list[str]:
     unreached, poor = len(missed), len(starved(profile, floor))
     if missed:
         said.append(
-            f"{unreached:,} experts are reached by no token of the set: {by_layer(missed, 20)}."
+            f"{_experts_are(unreached)} reached by no token of the set: {by_layer(missed, 20)}."
         )
     if poor > unreached:
         said.append(
-            f"{poor - unreached:,} more experts are starved: fewer than {floor.min_tokens:,} "
-            f"tokens, or less than {floor.min_share:.0%} of their layer's mean. "
+            f"{_experts_are(poor - unreached, 'more ' if unreached else '')} starved: fewer than "
+            f"{floor.min_tokens:,} tokens, or less than {floor.min_share:.0%} of the layer's mean. "
             f"{tokens_missing(profile, floor):,} routed tokens are missing in all."
         )
     for column in FEEDING_COLUMNS:
         if alone := fed_by_one(profile, column):
             said.append(
-                f"{len(alone):,} experts get {ALONE:.0%} or more of their tokens from a single "
+                f"{counted(len(alone), 'expert gets', 'experts get')} {ALONE:.0%} or more of "
+                f"{'its' if len(alone) == 1 else 'their'} tokens from a single "
                 f"{column.replace('_', ' ')}: {_named(alone)}."
             )
     return said
+
+
+def _experts_are(count: int, which: str = "") -> str:
+    return counted(count, f"{which}expert is", f"{which}experts are")
 
 
 def _named(found: list[FedByOne], most: int = 3) -> str:

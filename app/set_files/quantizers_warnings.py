@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from app.facets import label_of
+from app.formatting import counted
 from app.set_files.imported_set import ImportWarning
 from app.set_files.prefixes import is_template
 from app.set_files.quantizers_format import ROOT, SET_KEYS
@@ -73,7 +74,7 @@ def _template_says(parts: Sequence[Part]) -> Iterator[str]:
         yield (
             f"Picks one of {count} {facet}s by Python's salted hash(): another mix in every run of "
             f"the {rows:,} rows{never}. Here they are dealt in a seeded rotation, each to "
-            f"{_dealt(rows, len(choice.values))} rows."
+            f"{_dealt(rows, len(choice.values))}."
         )
         if choice.unmapped:
             yield (
@@ -93,7 +94,7 @@ def _template_says(parts: Sequence[Part]) -> Iterator[str]:
 
 def _dealt(rows: int, values: int) -> str:
     least, more = divmod(rows, values)
-    return f"{least} or {least + 1}" if more else f"{least}"
+    return f"{least} or {counted(least + 1, 'row')}" if more else counted(least, "row")
 
 
 def _named_not_fed(part: Part) -> str:

@@ -27,6 +27,8 @@ from app.sources.search import SourceQuery, matching
 from app.sources.store import Progress
 from app.sources.views import source_view
 
+_WIDTH = 42  # of a name in a list; a longer one moves the rest of its line
+
 app = typer.Typer(help="Sources of calibration rows.", no_args_is_help=True)
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="A source's name.")]
@@ -54,7 +56,7 @@ def list_(
     for source in found:
         rows = f"{source.rows:>9,} rows" if source.rows is not None else f"{source.state:>14}"
         mark = "" if source.in_use else "  (not in use)"
-        tell(f"{source.name:<44}{source.kind:<8}{rows}  {source.place}{mark}")
+        tell(f"{source.name:<{_WIDTH}}  {source.kind:<8}{rows}  {source.place}{mark}")
 
 
 @app.command("add")
@@ -154,7 +156,7 @@ def fetch(
     if json:
         say({"sources": [one.model_dump(mode="json") for one in fetched], "failed": failed})
     else:
-        tell(*(f"{one.name:<44}{one.rows or 0:>9,} rows" for one in fetched))
+        tell(*(f"{one.name:<{_WIDTH}}  {one.rows or 0:>9,} rows" for one in fetched))
     for name, sentence in failed.items():
         complain(f"{name}: {sentence}")
     if failed:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 
@@ -97,6 +98,17 @@ def test_the_values_that_feed_an_expert_most() -> None:
     assert [(one.value, one.tokens, one.share) for one in fed] == [("Rust", 5, 0.5), ("Go", 4, 0.4)]
     assert feeders(small(), layer=3, expert=3, column="domain") == []
     assert len(feeders(small(), layer=1, expert=0, column="domain", top=1)) == 1
+
+
+def test_concerns_count_what_they_name() -> None:
+    said = concerns(small(), Floor(min_tokens=6, min_share=0))
+    assert said[:2] == [
+        "2 experts are reached by no token of the set: layer 3: 2, 3.",
+        "1 more expert is starved: fewer than 6 tokens, or less than 0% of the layer's mean. "
+        "13 routed tokens are missing in all.",
+    ]
+    fed = dataclasses.replace(small(), counts=small().counts + 1)
+    assert concerns(fed, Floor(min_tokens=6, min_share=0))[0].startswith("2 experts are starved")
 
 
 def test_the_document_has_the_keys_scripts_read() -> None:
