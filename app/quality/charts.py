@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from app.coverage.heatmap import typed
 from app.facets import Facet, label_of
 from app.jobs.spec import LayerReport, RouterAgreement, SliceDivergence
-from app.quality.measures import ExpertError, MappingError, searches_by_layer
+from app.quality.measures import ExpertError, KindError, MappingError, searches_by_layer
 
 ERROR_COLOUR = "#3b6ea8"
 SQNR_COLOUR = "#d08a2e"
@@ -177,37 +178,67 @@ def error_by_expert(experts: Sequence[ExpertError]) -> dict[str, Any]:
     errors = np.full((len(layers), width), np.nan)
     for one in experts:
         errors[row_of[one.layer], one.expert] = one.relative_mse
-    gap = 1 if width <= 64 else 0
+    trace = _error_map(errors) | {
+        "y": [str(layer) for layer in layers],
+        "hovertemplate": "<b>Layer %{y}, expert %{x}</b><br>relative MSE %{z:.4g}<extra></extra>",
+    }
+    layout = {
+        "title": {"text": "Error of weights by layer and expert"},
+        "margin": MARGIN,
+        "xaxis": {"title": {"text": "Expert"}, "showgrid": False, "zeroline": False},
+        "yaxis": {
+            "title": {"text": "Decoder layer"},
+            "type": "category",
+            "autorange": "reversed",
+            "showgrid": False,
+        },
+    }
+    return {"data": [trace], "layout": layout}
+
+
+def error_by_kind(found: Sequence[KindError]) -> dict[str, Any]:
+    """Relative MSE, kind of weight × layer; the pointer names the worst module of a cell."""
+    layers = sorted({one.layer for one in found})
+    kinds = sorted({one.kind for one in found})
+    errors = np.full((len(kinds), len(layers)), np.nan)
+    words = [[""] * len(layers) for _ in kinds]
+    for one in found:
+        row, column = kinds.index(one.kind), layers.index(one.layer)
+        errors[row, column] = one.relative_mse
+        worst = f"<br>worst: {one.worst} {one.worst_mse:.4g}" if one.weights > 1 else ""
+        words[row][column] = f"of {one.weights:,} modules{worst}"
+    trace = _error_map(errors) | {
+        "x": [str(layer) for layer in layers],
+        "y": kinds,
+        "text": words,
+        "hovertemplate": (
+            "<b>Layer %{x}, %{y}</b><br>relative MSE %{z:.4g} %{text}<extra></extra>"
+        ),
+    }
+    layout = {
+        "title": {"text": "Error of weights by layer and kind of module"},
+        "height": 140 + 26 * max(len(kinds), 4),
+        "margin": MARGIN,
+        "xaxis": layer_axis(layers) | {"type": "category", "showgrid": False},
+        "yaxis": {"type": "category", "autorange": "reversed", "showgrid": False}
+        | {"title": {"text": "Kind of module", "standoff": 12}, "automargin": True},
+    }
+    return {"data": [trace], "layout": layout}
+
+
+def _error_map(errors: NDArray[np.float64]) -> dict[str, Any]:
+    gap = 1 if errors.shape[1] <= 64 else 0
     return {
-        "data": [
-            {
-                "type": "heatmap",
-                "z": typed(errors, "f4"),
-                "y": [str(layer) for layer in layers],
-                "colorscale": "Cividis",
-                "xgap": gap,
-                "ygap": gap,
-                "colorbar": {
-                    "title": {"text": "Relative MSE", "side": "right"},
-                    "thickness": 12,
-                    "outlinewidth": 0,
-                    "tickformat": ".3~g",
-                },
-                "hovertemplate": (
-                    "<b>Layer %{y}, expert %{x}</b><br>relative MSE %{z:.4g}<extra></extra>"
-                ),
-            }
-        ],
-        "layout": {
-            "title": {"text": "Error of weights by layer and expert"},
-            "margin": MARGIN,
-            "xaxis": {"title": {"text": "Expert"}, "showgrid": False, "zeroline": False},
-            "yaxis": {
-                "title": {"text": "Decoder layer"},
-                "type": "category",
-                "autorange": "reversed",
-                "showgrid": False,
-            },
+        "type": "heatmap",
+        "z": typed(errors, "f4"),
+        "colorscale": "Cividis",
+        "xgap": gap,
+        "ygap": gap,
+        "colorbar": {
+            "title": {"text": "Relative MSE", "side": "right"},
+            "thickness": 12,
+            "outlinewidth": 0,
+            "tickformat": ".3~g",
         },
     }
 

@@ -26,6 +26,18 @@ class ExpertError(BaseModel):
     sqnr_db: float
 
 
+class KindError(BaseModel):
+    """The weight error of one layer's modules of a kind (``experts.*.down_proj``) together,
+    ``weights`` of them, and the worst of them."""
+
+    layer: int
+    kind: str
+    weights: int
+    relative_mse: float
+    worst: str
+    worst_mse: float
+
+
 class MappingError(BaseModel):
     """AWQ's loss of one mapping before and after its scale search: the mean squared difference of
     the parent's output. ``ratio`` is after over before, None where there was nothing to lose."""
@@ -63,6 +75,30 @@ def errors_by_expert(modules: Iterable[ModuleReport]) -> list[ExpertError]:
         )
         for (layer, expert), reports in sorted(members.items())
     ]
+
+
+def errors_by_kind(modules: Iterable[ModuleReport]) -> list[KindError]:
+    """The error of every kind of weight in every layer, by layer and kind."""
+    members: dict[tuple[int, str], list[ModuleReport]] = defaultdict(list)
+    for module in modules:
+        members[module.layer, kind_of(module.module)].append(module)
+    return [
+        KindError(
+            layer=layer,
+            kind=kind,
+            weights=len(reports),
+            relative_mse=joint_error(reports),
+            worst=(worst := max(reports, key=lambda report: report.relative_mse)).module,
+            worst_mse=worst.relative_mse,
+        )
+        for (layer, kind), reports in sorted(members.items())
+    ]
+
+
+def kind_of(module: str) -> str:
+    """A module's name without what tells it from others of its kind: the layer and the expert."""
+    numberless = EXPERT.sub(".experts.*.", module).split(".")
+    return ".".join(numberless[-3:] if "*" in numberless else numberless[-2:])
 
 
 def joint_error(reports: Sequence[ModuleReport]) -> float:

@@ -21,8 +21,9 @@ from app.negotiation import (
     wants_html,
 )
 from app.quality.artifacts import module_reports
-from app.quality.charts import error_by_size
+from app.quality.charts import error_by_kind, error_by_size
 from app.quality.gates import Gates
+from app.quality.measures import errors_by_kind
 from app.quality.service import set_gates
 from app.quality.sorted_tables import SortedQuery, SortedTable
 from app.quality.tables import Name, chart_of, sorted_table, whole_table
@@ -104,6 +105,16 @@ def modules_table(
     table = Table(f"errors-by-module-{job_id}", MODULE_COLUMNS, rows)
     view = chosen_modules(job_id, modules, query)
     return answer(request, view, "quality/modules.html", table=table)
+
+
+@router.get("/jobs/{job_id}/errors/modules/chart")
+def modules_chart(
+    session: SessionDep, settings: SettingsDep, job_id: str, query: Annotated[ModuleQuery, Query()]
+) -> dict[str, Any]:
+    """The modules that match, by layer and kind: a plotly figure."""
+    get_job(session, job_id)
+    found = matching_modules(module_reports(settings, job_id), query)
+    return error_by_kind(errors_by_kind(found))
 
 
 BudgetDep = Annotated[BudgetQuery, Query()]

@@ -6,6 +6,7 @@ import secrets
 from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any
+from urllib.parse import urlencode
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from sqlmodel import Session
@@ -55,7 +56,8 @@ class ModuleQuery(BaseModel):
 
 
 class ModulesView(BaseModel):
-    """A page of the table of modules; ``total`` is how many match, ``all`` how many there are."""
+    """A page of the table of modules; ``total`` is how many match, ``all`` how many there are,
+    ``chart`` the address of the chart of those that match."""
 
     job_id: str
     query: ModuleQuery
@@ -63,6 +65,7 @@ class ModulesView(BaseModel):
     total: int
     all: int
     pages: int
+    chart: str
 
 
 class ErrorsView(BaseModel):
@@ -239,6 +242,7 @@ def chosen_modules(job_id: str, modules: list[ModuleReport], query: ModuleQuery)
     """The page of modules a query asks for; a page past the last is the last."""
     found = matching_modules(modules, query)
     shown, page, pages = page_of(found, query.page, PAGE_ROWS)
+    matched = query.model_dump(include={"contains", "layer"}, exclude_none=True)
     return ModulesView(
         job_id=job_id,
         query=query.model_copy(update={"page": page}),
@@ -246,6 +250,7 @@ def chosen_modules(job_id: str, modules: list[ModuleReport], query: ModuleQuery)
         total=len(found),
         all=len(modules),
         pages=pages,
+        chart=f"/jobs/{job_id}/errors/modules/chart?{urlencode(matched)}",
     )
 
 

@@ -117,6 +117,14 @@ def test_the_error_chart_has_both_panels(page: Page, site: Site) -> None:
     page.get_by_label("Name contains").fill("down_proj")
     page.locator("#modules").get_by_role("button", name="Filter").click()
     expect(page.locator("#modules")).to_contain_text("192 of 576 modules")
+    chart = page.locator("#modules [data-chart]")
+    expect(chart).to_have_attribute("data-state", "drawn")
+    expect(chart).to_contain_text("Kind of module")
+    assert set(chart.locator(".ytick text").all_text_contents()) == {"experts.*.down_proj"}
+    page.get_by_role("button", name=re.compile("Download modules-.* as SVG")).focus()
+    with page.expect_download() as download:
+        page.keyboard.press("Enter")
+    assert "Error of weights by layer and kind" in download.value.path().read_text()
 
 
 def test_a_quality_table_is_sorted_by_the_server(page: Page, site: Site) -> None:

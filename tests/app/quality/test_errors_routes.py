@@ -47,6 +47,21 @@ def test_modules_are_sorted_filtered_and_paged_by_the_server(filled, address: st
     assert len(list(csv.DictReader(io.StringIO(text)))) == 32
 
 
+def test_the_modules_that_match_have_a_chart_by_kind_and_layer(filled, address: str) -> None:
+    view = filled.client.get(f"{address}/modules?contains=_proj&layer=3").json()
+    figure = filled.client.get(view["chart"]).json()
+    trace, layout = figure["data"][0], figure["layout"]
+    assert trace["x"] == ["3"]
+    assert trace["y"] == [f"experts.*.{name}_proj" for name in ("down", "gate", "up")]
+    assert "of 32 modules<br>worst: model.layers.3.mlp.experts." in trace["text"][0][0]
+    assert (layout["xaxis"]["title"]["text"], layout["yaxis"]["title"]["text"]) == (
+        "Layer",
+        "Kind of module",
+    )
+    everything = filled.client.get(filled.client.get(f"{address}/modules").json()["chart"]).json()
+    assert everything["data"][0]["z"]["shape"] == "3, 6"
+
+
 def test_layer_zero_can_be_asked_for(filled, address: str) -> None:
     assert filled.client.get(f"{address}/modules?layer=0").json()["total"] == 96
 

@@ -8,6 +8,7 @@ from app.jobs.spec import ModuleReport
 from app.quality.measures import (
     MappingError,
     errors_by_expert,
+    errors_by_kind,
     in_decibels,
     joint_error,
     searches_by_layer,
@@ -31,6 +32,24 @@ def test_errors_add_up_as_noise_over_signal() -> None:
     assert [(one.layer, one.expert, one.weights) for one in found] == [(0, 0, 1), (0, 1, 2)]
     assert found[1].relative_mse == pytest.approx((0.3 + 0.4) / 40)
     assert found[1].sqnr_db == pytest.approx(in_decibels(0.0175))
+
+
+def test_errors_of_a_kind_add_up_and_name_the_worst() -> None:
+    found = errors_by_kind(
+        [
+            module("model.layers.0.mlp.experts.1.up_proj", 0.01, 30.0),
+            module("model.layers.0.mlp.experts.12.up_proj", 0.04, 10.0),
+            module("model.layers.0.self_attn.q_proj", 0.5, 10.0),
+            module("model.layers.1.mlp.shared_experts.up_proj", 0.3, 10.0, layer=1),
+        ]
+    )
+    assert [(one.layer, one.kind, one.weights) for one in found] == [
+        (0, "experts.*.up_proj", 2),
+        (0, "self_attn.q_proj", 1),
+        (1, "shared_experts.up_proj", 1),
+    ]
+    assert found[0].relative_mse == pytest.approx((0.3 + 0.4) / 40)
+    assert (found[0].worst, found[0].worst_mse) == ("model.layers.0.mlp.experts.12.up_proj", 0.04)
 
 
 def test_without_signals_errors_are_averaged() -> None:
