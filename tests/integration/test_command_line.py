@@ -125,6 +125,36 @@ def test_quantize_leaves_a_verified_checkpoint(place: Path, quantized: Any) -> N
     assert report == {"ok": True, "tensors": 639, "quantized": 576, "problems": []}
 
 
+def test_rows_are_selected_and_kept_as_a_set(place: Path, composition: Path) -> None:
+    chosen = document(
+        place, "select", "--model", str(MODEL), "--pool", str(composition), "--budget", "1500"
+    )
+    assert 0 < chosen["tokens"] <= 1500
+    assert set(chosen["worst1pct_tokens"]) == {"random", "selected"}
+    again = document(place, "sets", "build", chosen["id"], "--model", str(MODEL))
+    assert (again["rows"], again["tokens"]) == (chosen["rows"], chosen["tokens"])
+
+
+def test_a_checkpoint_is_evaluated_and_compared(place: Path, built: Any, quantized: Any) -> None:
+    """Held against the original itself, which loses nothing."""
+    found, kept = [], []
+    for checkpoint in (quantized["checkpoint"], str(MODEL)):
+        kept.append(str(place / f"evaluation-{len(kept)}"))
+        found.append(
+            document(
+                place, "evaluate", "--base", str(MODEL), "--checkpoint", checkpoint,
+                "--set", str(place / "sets" / built["id"]), "--out", kept[-1],
+            )
+        )  # fmt: skip
+    lost, nothing = found
+    assert 0 < lost["kl_low"] <= lost["kl_mean"] <= lost["kl_high"]
+    assert {one["share"] for one in nothing["router_same"]} == {1.0}
+    (pair,) = document(place, "compare", *kept)["pairs"]
+    assert (pair["problem"], pair["shared"]) == (None, built["rows"])
+    assert pair["overall"]["difference"] == pytest.approx(-lost["kl_mean"], rel=0.01)
+    assert pair["overall"]["high"] < 0
+
+
 def test_verify_names_the_file_that_was_changed(place: Path, quantized: Any) -> None:
     copy = place / "tampered"
     shutil.copytree(quantized["checkpoint"], copy)
