@@ -36,6 +36,7 @@ from app.recipes import routes as recipes
 from app.set_files import routes as set_files
 from app.settings import Settings, get_settings, is_loopback
 from app.sources import routes as sources
+from app.validation import in_words
 
 ROOMS = (
     overview, sources, set_files, calibration, audits, base_models, recipes, jobs, coverage,
@@ -147,4 +148,4 @@ async def _on_invalid_request(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
     where = " ".join(str(part) for part in first["loc"] if part != "body")
-    return error_response(request, 422, f"{where}: {first['msg']}.")
+    return error_response(request, 422, f"{where}: {in_words([first])}.")

@@ -11,11 +11,11 @@ import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 from fastapi import Depends, Request
 from fastapi.responses import JSONResponse, RedirectResponse, Response
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 from starlette.datastructures import FormData
 
 from app.errors import Refused
@@ -49,9 +49,6 @@ TITLES = {
     503: "The broker is gone",
     507: "No room left",
 }
-
-
-M = TypeVar("M", bound=BaseModel)
 
 
 class Form(StrEnum):
@@ -190,17 +187,6 @@ async def _submission(request: Request) -> Submission:
 
 
 SubmissionDep = Annotated[Submission, Depends(_submission)]
-
-
-def validated(model: type[M], document: Any) -> M:
-    """A document as a model. Raises Refused with the first thing that is wrong and its place."""
-    try:
-        return model.model_validate(document)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        place = ".".join(str(part) for part in first["loc"])
-        sentence = first["msg"].removeprefix("Value error, ").rstrip(".")
-        raise Refused(f"{place}: {sentence}." if place else f"{sentence}.") from error
 
 
 def takes(model: type[BaseModel]) -> dict[str, Any]:

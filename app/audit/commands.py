@@ -50,12 +50,12 @@ def audit(
         if built is None:
             _tell_plan(_planned(session, settings, set_), as_json=json)
             return
-        with progress_bar("Audit") as advance:
+        with progress_bar("Audit") as bar:
             report = audit_built_set(
                 built,
                 sources_dir=settings.sources_dir,
                 index_dir=settings.index_dir,
-                progress=advance,
+                progress=bar.advance,
             )
     if json:
         say(report.model_dump(mode="json"))

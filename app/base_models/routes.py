@@ -19,9 +19,9 @@ from app.negotiation import (
     answer,
     created,
     takes,
-    validated,
     wants_html,
 )
+from app.validation import validated
 
 router = APIRouter(tags=["models"])
 

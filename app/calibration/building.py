@@ -37,11 +37,13 @@ from app.facets import Facet
 from app.rendering.chat_template import TEMPLATE_DATE, RowRefused
 from app.rendering.renderer import Rendered, Renderer
 from app.sources.entry import SourceEntry
-from app.sources.pinning import fetch_missing
+from app.sources.pinning import TellFetching, fetch_missing
 from app.sources.rows import BATCH_ROWS, RowsFile, find_rows, messages_of, rows_files
 
 Progress = Callable[[int, int], None]
 Row = Mapping[str, Any]
+
+_NO_ROOM = "with its prompt each is longer than what its slice or the set may take"
 
 # Another version of one of these may give other text, other ids or other bytes.
 PACKAGES = ("jinja2", "pyarrow", "rensa", "tokenizers")
@@ -68,6 +70,7 @@ def build_set(
     sources_dir: Path | None = None,
     revisions: Mapping[str, str] | None = None,
     entries: Sequence[SourceEntry] = (),
+    fetching: TellFetching | None = None,
 ) -> BuiltSet:
     """Build a set for a model's tokenizer and chat template into ``sets_dir/<id>``.
 
@@ -75,17 +78,18 @@ def build_set(
     do, first of the index (kept in ``index_dir``), then of the set. ``index_dir`` and
     ``sources_dir``, where fetched sources are, lie beside ``sets_dir`` by default. ``revisions``
     pins sources by name; others are taken as they are now. Those of ``entries`` are fetched where
-    their rows are not here.
+    their rows are not here, which ``fetching`` is told of.
 
     Raises CompositionRefused, ModelRefused, DiskFull.
     """
     renderer = Renderer.of_model(tokenizer_dir, spec.max_length, spec.truncation, spec.reasoning)
     sources_dir = sources_dir or sets_dir.parent / "sources"
-    fetch_missing(entries, sources_dir, revisions)
+    fetch_missing(entries, sources_dir, revisions, fetching)
     files = rows_files(spec.sources, sources_dir, revisions)
     index = load_index(files, renderer, index_dir or sets_dir.parent / "index", progress)
     composition = compose(spec, index.pool(spec))
     chosen = _chosen(spec, files, composition, renderer)
+    _require_a_row(chosen)
     identity = _identity(spec, files, chosen, renderer)
     directory = sets_dir / set_id(identity)
     if not (directory / MANIFEST).is_file():
@@ -137,6 +141,14 @@ def _chosen(
             kept.append((row_id, part))
     ids, names = zip(*kept, strict=True) if kept else ((), ())
     return Chosen(ids, names, prompts, tuple(refused))
+
+
+def _require_a_row(chosen: Chosen) -> None:
+    """Raises CompositionRefused when every row that the composition chose was refused."""
+    if not chosen.row_ids:
+        first = chosen.refused[0] if chosen.refused else None
+        why = f"row {first.row} of {first.source!r}: {first.reason}" if first else _NO_ROOM
+        raise CompositionRefused(f"No row of the set is left: {why}.")
 
 
 def _spend(left: dict[str | None, int], part: str, tokens: int) -> bool:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import Progress
+from rich.progress import Progress, TaskID
 from sqlmodel import Session
 
 from app.base_models.models import BaseModelRecord
@@ -20,13 +21,14 @@ from app.calibration.models import CalibrationSet
 from app.calibration.rebuilding import read_manifest
 from app.calibration.spec import SetSpec
 from app.calibration.starter import software_engineer
+from app.calibration.views import import_notes
 from app.console import Json, complain, installed, say, tell, wide
 from app.rendering.renderer import Renderer
 from app.set_files.service import read_for
 from app.settings import Settings
 from app.sources.catalogue import entries_of
 from app.sources.entry import SourceEntry
-from app.sources.pinning import at_revision
+from app.sources.pinning import Fetching, at_revision
 from app.sources.starter_corpus import PACKS
 
 STARTER = "starter"
@@ -43,6 +45,35 @@ def list_(json: Json = False) -> None:
         say([one.model_dump(mode="json") for one in saved])
         return
     tell(*(wide(one.id, one.name) for one in saved))
+
+
+@app.command()
+def show(
+    set_: Annotated[str, typer.Argument(metavar="SET", help="A saved set's id.")],
+    json: Json = False,
+) -> None:
+    """A saved set: what it asks for, and what was to be known of the file it came from."""
+    with installed() as (session, _):
+        saved = service.get_set(session, set_)
+    if json:
+        say(saved.model_dump(mode="json"))
+        return
+    spec, notes = service.spec_of(saved), import_notes(saved)
+    tell(
+        wide("id", saved.id),
+        wide("name", saved.name),
+        wide("budget", f"{spec.token_budget:,} tokens" if spec.token_budget else "the slices' own"),
+        wide("length", f"{spec.max_length:,} tokens"),
+        wide("seed", str(spec.seed)),
+        wide(
+            "sources",
+            ", ".join(spec.sources) if len(spec.sources) <= 5 else f"{len(spec.sources)} data sets",
+        ),
+        *(wide("slice", f"{part.name}: {part.size}") for part in spec.slices),
+    )
+    if notes is not None:
+        tell(wide("file", f"{notes.file_name}, {notes.count:,} warnings"))
+        tell(*(f"line {one.line}: {said}" for one in notes.lines for said in one.messages))
 
 
 @app.command()
@@ -97,7 +128,7 @@ def build_for(
     Raises CompositionRefused, ModelRefused, DiskFull.
     """
     service.require_in_use(settings, spec)
-    with progress_bar("Rows") as advance:
+    with progress_bar("Rows") as bar:
         return build_set(
             spec,
             tokenizer_dir=model_directory(session, model),
@@ -106,7 +137,8 @@ def build_for(
             sources_dir=settings.sources_dir,
             revisions=revisions,
             entries=_entries(session, spec, revisions or {}),
-            progress=advance,
+            progress=bar.advance,
+            fetching=bar.fetching,
         )
 
 
@@ -135,10 +167,27 @@ def model_directory(session: Session, model: str) -> Path:
     return Path(record.path) if record else Path(model).expanduser().resolve()
 
 
+@dataclass(frozen=True)
+class Bar:
+    """A bar of the work that ``name`` says."""
+
+    name: str
+    progress: Progress
+    task: TaskID
+
+    def advance(self, done: int, total: int) -> None:
+        """The work itself: ``done`` of ``total``."""
+        self.progress.update(self.task, description=self.name, completed=done, total=total)
+
+    def fetching(self, far: Fetching) -> None:
+        """What must be fetched first."""
+        said = f"Fetching {far.source}, {far.read:,} rows read"
+        self.progress.update(self.task, description=said, completed=far.done, total=far.total)
+
+
 @contextmanager
-def progress_bar(name: str) -> Iterator[Callable[[int, int], None]]:
+def progress_bar(name: str) -> Iterator[Bar]:
     """A bar on stderr where that is a terminal, silence elsewhere."""
     console = Console(stderr=True)
     with Progress(console=console, disable=not console.is_terminal, transient=True) as progress:
-        bar = progress.add_task(name, total=None)
-        yield lambda done, total: progress.update(bar, completed=done, total=total)
+        yield Bar(name, progress, progress.add_task(name, total=None))

@@ -42,7 +42,8 @@ def held_out_for(spec: SetSpec, index: CorpusIndex) -> SetSpec | None:
         return None
     kept = asked.model_copy(update={"slices": slices})
     most = min(HELD_OUT_BUDGET, asked.token_budget or 0, _matching_tokens(kept, index))
-    return kept.model_copy(update={"token_budget": most})
+    judged = kept.model_copy(update={"token_budget": most})
+    return judged if len(preview(judged, index.pool(judged)).rows) else None
 
 
 def _by_weight(spec: SetSpec, index: CorpusIndex) -> tuple[Slice, ...]:

@@ -16,10 +16,11 @@ NAMED_IN_A_NAME = 3
 
 
 class Mend(BaseModel):
-    """What a link to the composer asks for: a copy of the saved set ``like``, a slice of each
-    ``value`` of a ``facet``, another choice about ``duplicates``."""
+    """What a link to the composer asks for: a copy of the saved set ``like``, or a set of one
+    ``source``; a slice of each ``value`` of a ``facet``, another choice about ``duplicates``."""
 
     like: str | None = None
+    source: str | None = None
     facet: Facet | None = None
     value: list[str] = Field(default=[], max_length=500)
     duplicates: Duplicates | None = None

@@ -26,12 +26,12 @@ from app.calibration.views import (
     SetView,
     TotalsView,
     compose_view,
+    first_spec,
     model_choices,
     refused_fields,
     set_list,
     set_rows_view,
     set_view,
-    starter,
     totals_view,
 )
 from app.dependencies import SessionDep, SettingsDep
@@ -43,9 +43,9 @@ from app.negotiation import (
     answer,
     created,
     takes,
-    validated,
 )
 from app.settings import Settings
+from app.validation import validated
 
 router = APIRouter(tags=["sets"])
 
@@ -70,11 +70,10 @@ def compose_page(
     settings: SettingsDep,
     mend: Annotated[Mend, Query()],
 ) -> Response:
-    """The composer, on the starter composition or on a copy of a saved set, mended where a finding
-    of its audit led here."""
+    """The composer, on the starter composition, on one source or on a copy of a saved set, mended
+    where a finding of its audit led here."""
     models = model_choices(session)
-    spec = service.spec_of(service.get_set(session, mend.like)) if mend.like else starter(settings)
-    spec = mended(spec, mend, settings.corpus_packs)
+    spec = mended(first_spec(session, settings, mend), mend, settings.corpus_packs)
     fields = fields_of_spec(spec, models[0].id if models else "")
     return answer(request, compose_view(session, settings, fields), "sets/new.html")
 

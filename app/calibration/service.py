@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from pathlib import Path
+from typing import Any
 
 from sqlmodel import Session, col, select
 
@@ -17,13 +18,20 @@ from app.sources.rows import RowsFile, rows_files
 from app.sources.starter_corpus import PACKS
 
 
-def save_set(session: Session, spec: SetSpec) -> CalibrationSet:
-    """Keep a composition. The same composition saved twice is one set."""
+def save_set(
+    session: Session, spec: SetSpec, imported: dict[str, Any] | None = None
+) -> CalibrationSet:
+    """Keep a composition, and what was said of the file it came from. The same composition saved
+    twice is one set, with what was said of its first file."""
     document = spec.model_dump(mode="json")
-    for known in session.exec(select(CalibrationSet).where(CalibrationSet.name == spec.name)):
-        if known.spec == document:
-            return known
-    saved = CalibrationSet(id=secrets.token_hex(6), name=spec.name, spec=document)
+    same_name = select(CalibrationSet).where(CalibrationSet.name == spec.name)
+    known = [one for one in session.exec(same_name) if one.spec == document]
+    saved = known[0] if known else None
+    if saved is None:
+        saved = CalibrationSet(id=secrets.token_hex(6), name=spec.name, spec=document)
+    elif imported is None or saved.imported is not None:
+        return saved
+    saved.imported = imported
     session.add(saved)
     session.commit()
     return saved

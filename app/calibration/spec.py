@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from app.facets import Facet
+from app.formatting import counted, number
+from app.prompts.sandbox import PromptRefused
+from app.prompts.template import PromptTemplate
 from app.rendering.conversation import Reasoning
 from app.rendering.truncation import Truncation
 from app.sources.entry import SourceName
@@ -28,6 +31,15 @@ class Prompt(BaseModel):
     template: Annotated[str, Field(min_length=1, max_length=20_000)]
     facet: Facet | None = None
     values: tuple[str, ...] = Field(default=(), max_length=1000)
+
+    @field_validator("template")
+    @classmethod
+    def _template_is_valid(cls, template: str) -> str:
+        try:
+            PromptTemplate(template)
+        except PromptRefused as refused:
+            raise ValueError(refused.sentence.rstrip(".")) from refused
+        return template
 
     @model_validator(mode="after")
     def _values_have_a_facet(self) -> Prompt:
@@ -69,6 +81,15 @@ class Slice(BaseModel):
     def is_fixed(self) -> bool:
         """Whether its size is given in tokens or rows, and is no share of what is left."""
         return self.weight is None
+
+    @property
+    def size(self) -> str:
+        """How much of the set it is to be, in words."""
+        if self.weight is not None:
+            return f"weight {number(self.weight)}"
+        if self.tokens is not None:
+            return counted(self.tokens, "token")
+        return "all rows" if self.rows == "all" else counted(self.rows or 0, "row")
 
     @model_validator(mode="after")
     def _has_one_budget(self) -> Slice:

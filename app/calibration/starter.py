@@ -36,6 +36,7 @@ NAME = "Software engineer (starter)"
 TOKEN_BUDGET = 60_000
 MAX_LENGTH = 512
 SEED = 42  # the seed's own
+USUAL_ROWS = 512  # what quantizers commonly take
 
 OTHER_LANGUAGES = tuple(code for code in SPOKEN_LANGUAGES if code != "en")
 DOMAINS_IN_ENGLISH = (
@@ -86,3 +87,9 @@ def software_engineer(sources: Sequence[str] = PACKS) -> SetSpec:
         seed=SEED,
         sources=tuple(sources),
     )
+
+
+def of_source(source: str, rows: int) -> SetSpec:
+    """A composition to begin with of one source: ``rows`` of its rows, or as many as are usual."""
+    part = Slice(name=f"Rows of {source}"[:80], rows=max(1, min(rows, USUAL_ROWS)))
+    return SetSpec(name=source, slices=(part,), max_length=MAX_LENGTH, seed=SEED, sources=(source,))

@@ -13,20 +13,22 @@ from app.base_models import service as base_models
 from app.calibration import service
 from app.calibration.built_set import BuiltSet
 from app.calibration.forms import SetFields, read_spec
+from app.calibration.mending import Mend
 from app.calibration.models import CalibrationSet
 from app.calibration.rendered_rows import RowsPage, rendered_page
 from app.calibration.set_sources import MissingSource, missing_sources
 from app.calibration.spec import SetSpec
-from app.calibration.starter import software_engineer
+from app.calibration.starter import of_source, software_engineer
 from app.calibration.totals import Totals, totals
 from app.errors import CalibrantError
 from app.facets import Facet, label_of, vocabulary
 from app.recipes import service as recipes
 from app.recipes.schema import DEFAULT_PRESET, PRESETS, Recipe
 from app.set_files.comparing import builds_of
+from app.set_files.imported_set import ImportNotes
 from app.set_files.views import SetFiles, set_files
 from app.settings import Settings
-from app.sources.catalogue import SourceState, list_sources
+from app.sources.catalogue import SourceState, get_source, list_sources
 
 SAMPLE_ROWS = 6
 PAGE_ROWS = 10
@@ -121,7 +123,8 @@ class SetRowsView(BaseModel):
 
 class SetView(BaseModel):
     """One set: what it asks for, what the sources give, sample rows, and what can start.
-    ``samples`` is None, and ``totals`` says why, where nothing can be rendered."""
+    ``samples`` is None, and ``totals`` says why, where nothing can be rendered; ``imported`` is
+    what was to be known of its file, None for a set that was composed here."""
 
     id: str
     name: str
@@ -135,11 +138,22 @@ class SetView(BaseModel):
     recipes: list[RecipeChoice]
     files: SetFiles
     missing: list[MissingSource]
+    imported: ImportNotes | None
 
 
 def starter(settings: Settings) -> SetSpec:
     """The ready composition, over the sources this installation uses."""
     return software_engineer(settings.corpus_packs)
+
+
+def first_spec(session: Session, settings: Settings, mend: Mend) -> SetSpec:
+    """What the composer opens on. Raises NotFound for a set or a source that is not there."""
+    if mend.like:
+        return service.spec_of(service.get_set(session, mend.like))
+    if mend.source:
+        source = get_source(session, settings, mend.source)
+        return of_source(source.name, source.splits.get("calibration", 0))
+    return starter(settings)
 
 
 def source_names(session: Session, settings: Settings, chosen: Sequence[str] = ()) -> list[str]:
@@ -234,7 +248,13 @@ def set_view(
         recipes=recipe_choices(session),
         files=set_files(session, spec),
         missing=missing_sources(session, settings, spec),
+        imported=import_notes(saved),
     )
+
+
+def import_notes(saved: CalibrationSet) -> ImportNotes | None:
+    """What is to be known of the file a set came from; None for one that was composed here."""
+    return ImportNotes.model_validate(saved.imported) if saved.imported else None
 
 
 def model_choices(session: Session) -> list[ModelChoice]:

@@ -10,6 +10,7 @@ import numpy as np
 from app.calibration.pool import Pool
 from app.calibration.spec import SetSpec, Slice
 from app.facets import label_of
+from app.formatting import counted
 
 if TYPE_CHECKING:
     from app.calibration.composition import Composition, Quota, SliceResult, Wanted
@@ -35,6 +36,13 @@ def quota_in_words(quota: Quota) -> str:
 def refusals(spec: SetSpec, composition: Composition, cut_short: Sequence[str]) -> Iterator[str]:
     """Why a composition cannot be built, one sentence each. ``cut_short`` names the fixed slices
     that what was left of the budget could not hold."""
+    sentences = list(_refusals(spec, composition, cut_short))
+    if not sentences and not len(composition.rows):
+        sentences.append(_no_row_fits(spec, composition.pool))
+    yield from sentences
+
+
+def _refusals(spec: SetSpec, composition: Composition, cut_short: Sequence[str]) -> Iterator[str]:
     for part, result in zip(spec.slices, composition.slices, strict=True):
         if not result.available_rows:
             yield (
@@ -45,6 +53,14 @@ def refusals(spec: SetSpec, composition: Composition, cut_short: Sequence[str]) 
             yield from _missing_rows(part, composition.pool)
     yield from _rows_asked_twice(spec)
     yield from _budget_refusals(spec, composition, cut_short)
+
+
+def _no_row_fits(spec: SetSpec, pool: Pool) -> str:
+    shortest = min(int(pool.tokens_in(part)[pool.matching(part)].min()) for part in spec.slices)
+    return (
+        "The set would hold no row: the shortest that matches has "
+        f"{counted(shortest, 'token')}, more than its slices may take. Give them more."
+    )
 
 
 def _budget_refusals(
@@ -162,6 +178,6 @@ def _asks_for(part: Slice) -> str:
     if part.balance is not None and not part.facets.get(part.balance):
         parts.append(f"any {part.balance.label.lower()}")
     if part.row_ids:
-        parts.append(f"{len(part.row_ids):,} rows by their ids")
+        parts.append(f"{counted(len(part.row_ids), 'row')} by id")
     asked = " and ".join(parts) or "any row"
     return f"{asked} of {' or '.join(part.sources)}" if part.sources else asked

@@ -34,8 +34,9 @@ from app.coverage.views import (
 from app.dependencies import SessionDep, SettingsDep
 from app.jobs.service import get_job
 from app.jobs.views import JobView, job_view
-from app.negotiation import SubmissionDep, Table, answer, created, takes, validated
+from app.negotiation import SubmissionDep, Table, answer, created, takes
 from app.settings import Settings
+from app.validation import validated
 
 router = APIRouter(tags=["coverage"])
 

@@ -36,7 +36,8 @@ class StepStarted(_Event):
 
 
 class Progress(_Event):
-    """How far a step is: ``done`` of ``total`` in ``unit``. While layers are quantized, ``layer``
+    """How far a step is: ``done`` of ``total`` in ``unit``. While sources are fetched, ``source``
+    is the one at work and ``read`` how many of its rows are. While layers are quantized, ``layer``
     is the one at work and ``batch`` of ``batches`` how far its calibration pass is;
     ``eta_seconds`` estimates what is left of the step from the layers done in this run."""
 
@@ -45,6 +46,8 @@ class Progress(_Event):
     done: int
     total: int
     unit: str
+    source: str | None = None
+    read: int | None = None
     layer: int | None = None
     batch: int | None = None
     batches: int | None = None

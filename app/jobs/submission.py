@@ -10,9 +10,10 @@ from sqlmodel import Session
 from app.calibration import service as calibration
 from app.calibration.views import starter
 from app.jobs.states import JobKind
-from app.negotiation import Submission, validated
+from app.negotiation import Submission
 from app.recipes.schema import DEFAULT_PRESET
 from app.settings import Settings
+from app.validation import validated
 
 STARTER = "starter"
 

@@ -72,6 +72,9 @@ def _plain(figure: Any) -> str:
 
 def detail_of(progress: Progress) -> str | None:
     """What is at work within a step, in words."""
+    if progress.source is not None:
+        read = counted(progress.read or 0, "row")
+        return f"{progress.source[:50]}: {read} read"
     if progress.layer is None:
         return None
     if not progress.batches:

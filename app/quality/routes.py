@@ -17,7 +17,6 @@ from app.negotiation import (
     answer,
     done,
     takes,
-    validated,
     wants_html,
 )
 from app.quality.artifacts import module_reports
@@ -41,6 +40,7 @@ from app.quality.views import (
     matching_modules,
     sensitivity_view,
 )
+from app.validation import validated
 
 router = APIRouter(tags=["quality"])
 

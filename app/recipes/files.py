@@ -9,7 +9,8 @@ from pydantic import ValidationError
 
 from app.errors import RecipeRefused
 from app.recipes.migration import Imported, import_recipe, is_llmcompressor
-from app.recipes.schema import PRESETS, Recipe, first_problem
+from app.recipes.schema import PRESETS, Recipe
+from app.validation import placed_problem
 from app.yaml_lines import decoded, load_with_lines, sentence
 
 
@@ -42,7 +43,7 @@ def parse_recipe(text: str, name: str, where: str) -> Imported:
     try:
         return Imported(recipe=Recipe.model_validate(document))
     except ValidationError as error:
-        raise RecipeRefused(f"{where}: {first_problem(error)}") from error
+        raise RecipeRefused(f"{where}: {placed_problem(error, Recipe)}") from error
 
 
 def dump_recipe(recipe: Recipe, whole: bool = False) -> str:

@@ -16,7 +16,8 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from app.errors import RecipeRefused
-from app.recipes.schema import Group, Recipe, first_problem
+from app.recipes.schema import Group, Recipe
+from app.validation import placed_problem
 from app.yaml_lines import Place
 
 AWQ, QUANTIZATION = "AWQModifier", "QuantizationModifier"
@@ -65,7 +66,7 @@ def import_recipe(document: Any, lines: dict[Place, int], name: str) -> Imported
     try:
         recipe = Recipe(groups=tuple(reading.groups), **settings)
     except ValidationError as error:
-        raise RecipeRefused(f"{name}: {first_problem(error)}") from error
+        raise RecipeRefused(f"{name}: {placed_problem(error, Recipe)}") from error
     return Imported(recipe=recipe, notes=sorted(reading.notes, key=lambda note: note.line))
 
 
@@ -182,7 +183,7 @@ class _Reading:
             self.groups.append(Group.model_validate(values))
         except ValidationError as error:
             raise RecipeRefused(
-                f"Line {self._line(place)}: group {values['name']}: {first_problem(error)}"
+                f"Line {self._line(place)}: group {values['name']}: {placed_problem(error, Group)}"
             ) from error
 
     def _check_rest(self, place: Place, weights: dict[str, Any]) -> None:

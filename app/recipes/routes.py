@@ -17,7 +17,6 @@ from app.negotiation import (
     answer,
     created,
     takes,
-    validated,
     wants_html,
 )
 from app.recipes import service
@@ -32,6 +31,7 @@ from app.recipes.views import (
     recipe_list,
     recipe_view,
 )
+from app.validation import validated
 
 router = APIRouter(tags=["recipes"])
 

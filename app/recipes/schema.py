@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 EXPERTS = r".*\.experts\.\d+\.(gate_proj|up_proj|down_proj|w1|w2|w3)$"
 ATTENTION = r".*\.self_attn\..*_proj$"
@@ -30,14 +30,6 @@ def _compiles(pattern: str) -> str:
 
 
 Pattern = Annotated[str, AfterValidator(_compiles)]
-
-
-def first_problem(error: ValidationError) -> str:
-    """What is wrong with the first field that is, as a sentence's end."""
-    first = error.errors()[0]
-    said = first["msg"].removeprefix("Value error, ")
-    place = ".".join(str(part) for part in first["loc"])
-    return f"{place}: {said}." if place else f"{said}."
 
 
 class Group(BaseModel):

@@ -21,9 +21,8 @@ LONGEST_LINE = 16_000_000
 
 @dataclass(frozen=True)
 class Limits:
-    """Bytes a file may have as it comes, and after it is unpacked."""
+    """Bytes a file may have after it is unpacked."""
 
-    packed: int = 512_000_000
     unpacked: int = 4_000_000_000
 
 

@@ -35,13 +35,14 @@ class Formatted:
 
 @dataclass(frozen=True)
 class Formatter:
-    """A format: ``columns`` in words, how many of them it takes, and the values each of its
-    parameters may have (empty: any text)."""
+    """A format: ``columns`` in words, how many of them it takes, how data sets of this format
+    mostly call them, and the values each of its parameters may have (empty: any text)."""
 
     title: str
     columns: str
     least: int
     most: int
+    usual: tuple[str, ...]
     convert: Callable[[Cells, Params], Formatted]
     params: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     reads: tuple[str, ...] = ()
@@ -258,37 +259,38 @@ _THOUGHT = {"reasoning": ("native", "inline")}
 FORMATTERS: dict[str, Formatter] = {
     "chat_completion": Formatter(
         "Conversation, role and content", "one column, a list of turns", 1, 1,
-        _chat_completion, _PLACED,
+        ("messages",), _chat_completion, _PLACED,
     ),
     "chat_completion_with_sysprompt": Formatter(
         "System prompt and conversation", "two columns, a system prompt and a list of turns", 2, 2,
-        _with_system_prompt, _PLACED,
+        ("system", "messages"), _with_system_prompt, _PLACED,
     ),
     "sharegpt": Formatter(
         "ShareGPT, from and value", "one column, a list of turns", 1, 1,
-        _chat_completion, _PLACED,
+        ("conversations",), _chat_completion, _PLACED,
     ),
     "prompt_answer": Formatter(
         "Prompt and answer", "two columns, a prompt and its answer", 2, 2,
-        _prompt_answer, _THOUGHT,
+        ("prompt", "response"), _prompt_answer, _THOUGHT,
     ),
     "alpaca": Formatter(
         "Alpaca", "three columns, an instruction, its input (may be empty) and the output", 3, 3,
-        _alpaca, _THOUGHT,
+        ("instruction", "input", "output"), _alpaca, _THOUGHT,
     ),
     "reasoning_answer": Formatter(
         "Prompt, reasoning and answer", "three columns, a prompt, the reasoning, the answer", 3, 3,
-        _reasoning_answer, _THOUGHT,
+        ("prompt", "reasoning", "response"), _reasoning_answer, _THOUGHT,
     ),
     "tool_calls": Formatter(
         "Query and tool calls", "two or three columns, a query, its calls, the calls' results",
-        2, 3, _tool_calls,
+        2, 3, ("query", "answers"), _tool_calls,
     ),
     "raw_text": Formatter(
-        "Plain text", "one column of text", 1, 1, _raw_text, {"prefix": ()},
+        "Plain text", "one column of text", 1, 1, ("text",), _raw_text, {"prefix": ()},
     ),
     "deepmind_code_contests": Formatter(
         "deepmind/code_contests", "any column (it reads description and solutions)", 0, 50,
-        _code_contests, {"language": ("C++", "Java", "Python")}, ("description", "solutions"),
+        ("description",), _code_contests, {"language": ("C++", "Java", "Python")},
+        ("description", "solutions"),
     ),
 }  # fmt: skip

@@ -25,7 +25,7 @@ from app.set_files.service import exported, keep_imported, read_for
 from app.settings import Settings
 from app.sources.commands import fetch as fetch_sources
 from app.sources.entry import slug
-from app.yaml_lines import MAX_BYTES
+from app.yaml_lines import MAX_BYTES, decoded
 
 app = typer.Typer()
 
@@ -39,10 +39,11 @@ def import_(
     json: Json = False,
 ) -> None:
     """Read a set from a file, say everything there is to know of it, and keep it."""
-    content = _content(file)
+    text = decoded(_content(file), file.name)
     with installed() as (session, _):
-        found = read_for(session, content, file.name)
-        kept = None if dry_run else keep_imported(session, found).id
+        found = read_for(session, text, file.name)
+        notes = found.notes(text, file.name)
+        kept = None if dry_run else keep_imported(session, found, notes).id
     document = found.as_json() | {"id": kept}
     if json:
         say(document)

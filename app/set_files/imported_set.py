@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import groupby
 from typing import Any, Literal
 
 from pydantic import BaseModel
@@ -10,12 +11,34 @@ from app.calibration.spec import SetSpec
 from app.facets import Facet
 from app.sources.entry import SourceEntry
 
+SHOWN_LINE = 140
+
 
 class ImportWarning(BaseModel):
     """Something a person should know of the file, with the line it stands on (from 1)."""
 
     line: int
     message: str
+
+
+class LineNotes(BaseModel):
+    """A line of the file, what stands there, and what to know of it."""
+
+    line: int
+    source: str
+    messages: list[str]
+
+
+class ImportNotes(BaseModel):
+    """What is to be known of the file a set came from, line by line."""
+
+    file_name: str
+    lines: list[LineNotes]
+
+    @property
+    def count(self) -> int:
+        """How many things there are to know."""
+        return sum(len(one.messages) for one in self.lines)
 
 
 class ImportedEntry(BaseModel):
@@ -57,6 +80,18 @@ class ImportedSet(BaseModel):
     categories: list[Category]
     warnings: list[ImportWarning]
 
+    def notes(self, text: str, file_name: str) -> ImportNotes:
+        """The warnings by line, each with what stands there in the file's ``text``."""
+        lines = text.split("\n")
+        by_line = groupby(self.warnings, key=lambda one: one.line)
+        return ImportNotes(
+            file_name=file_name,
+            lines=[
+                LineNotes(line=at, source=_shortened(lines, at), messages=[w.message for w in them])
+                for at, them in by_line
+            ],
+        )
+
     @property
     def rows(self) -> int:
         """Rows asked for in numbers; entries that take all rows are not in it."""
@@ -97,3 +132,9 @@ class ImportedSet(BaseModel):
             "slices": [entry.model_dump() for entry in self.entries],
             "warnings": [warning.model_dump() for warning in self.warnings],
         }
+
+
+def _shortened(lines: list[str], number: int) -> str:
+    """A line of the file, as long as a page shows it."""
+    text = lines[number - 1].strip() if 0 < number <= len(lines) else ""
+    return text if len(text) <= SHOWN_LINE else text[: SHOWN_LINE - 1] + "…"

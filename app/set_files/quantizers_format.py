@@ -15,6 +15,7 @@ from typing import Any, Literal
 from app.errors import Refused
 from app.facets import Facet
 from app.nearest import nearest
+from app.validation import kind, shown
 from app.yaml_lines import Place
 
 ROOT = "calibration_set"
@@ -205,31 +206,3 @@ def plain(value: Any) -> Any:
     if (isinstance(value, float) and value != value) or value in (float("inf"), float("-inf")):
         return str(value)
     return value if value is None or isinstance(value, bool | int | float | str) else str(value)
-
-
-def shown(value: Any, quotes: bool = True) -> str:
-    """A value as a sentence can show it, shortened."""
-    text = str(plain(value)) if not isinstance(value, int) or value.bit_length() < 200 else "a huge"
-    short = text if len(text) <= 60 else text[:57] + "…"
-    return repr(short) if quotes and isinstance(value, str) else short
-
-
-def kind(value: Any) -> str:
-    """What a value is, in words."""
-    match value:
-        case None:
-            return "nothing"
-        case bool():
-            return "true or false"
-        case int():
-            return "a whole number"
-        case float():
-            return "a number"
-        case str():
-            return "a text"
-        case list() | tuple():
-            return "a list"
-        case dict():
-            return "a mapping"
-        case _:
-            return f"a {type(value).__name__}"

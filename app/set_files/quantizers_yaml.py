@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from app.calibration.spec import Prompt, SetSpec, Slice
 from app.errors import Refused
@@ -30,16 +30,15 @@ from app.set_files.quantizers_format import (
     SET_KEYS,
     Entry,
     Fields,
-    kind,
     plain,
     read_entry,
-    shown,
 )
 from app.set_files.quantizers_reading import Part, Reading
 from app.set_files.quantizers_warnings import warnings_of
 from app.set_files.section_comments import Comments, read_comments
 from app.set_files.source_names import SourceNames
 from app.sources.entry import SourceEntry
+from app.validation import first_problem, kind, listed, shown
 from app.yaml_lines import Place, multiline_scalars
 
 MAX_ENTRIES = 200  # a set's slices
@@ -200,7 +199,7 @@ class _Making:
             require_formatter(entry.formatter, entry.columns, params)
             made = SourceEntry.model_validate(document)
         except ValidationError as error:
-            raise self._invalid(entry, error) from error
+            raise self._invalid(entry, error, SourceEntry) from error
         except Refused as refused:
             field = "columns" if entry.formatter in FORMATTERS else "formatter"
             raise self._refused(entry, refused.sentence.rstrip("."), field) from refused
@@ -228,7 +227,7 @@ class _Making:
                 extra={key: value for key, value in extra.items() if value},
             )
         except ValidationError as error:
-            raise self._invalid(entry, error) from error
+            raise self._invalid(entry, error, Slice) from error
 
     def _free(self, name: str, split: str) -> str:
         """A slice's name that no other has."""
@@ -238,15 +237,13 @@ class _Making:
         self._taken.add(free)
         return free
 
-    def _invalid(self, entry: Entry, error: ValidationError) -> Refused:
-        first = error.errors(include_url=False)[0]
-        steps = [str(step) for step in first["loc"] if step not in ("hub", "folder", "origin")]
-        field = ".".join(steps) or OWN
-        given = "" if isinstance(first["input"], dict) else f"{shown(first['input'])}: "
-        if field in ("id", "path"):
-            sentence = "it is neither a data set of the hub (owner/name) nor a whole path"
-            return self._refused(entry, given + sentence, "dataset")
-        return self._refused(entry, f"{given}{first['msg']}", field)
+    def _invalid(self, entry: Entry, error: ValidationError, model: type[BaseModel]) -> Refused:
+        place, said = first_problem(error, model)
+        steps = [step for step in place if step not in ("hub", "folder", "origin")]
+        if steps in (["id"], ["path"]):
+            wanted = "it is neither a data set of the hub (owner/name) nor a whole path"
+            return self._refused(entry, f"{shown(entry.dataset)}: {wanted}", "dataset")
+        return self._refused(entry, said, listed(steps) or OWN)
 
     def _refused(self, entry: Entry, problem: str, field: str = "formatter_params") -> Refused:
         line = entry.lines.get(field.partition(".")[0], entry.line)
@@ -293,9 +290,8 @@ def _spec(reading: Reading, name: str) -> SetSpec:
             }
         )
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        place = ".".join(str(step) for step in first["loc"]) or OWN
-        raise fields.refused(OWN, f"{place}: {first['msg']}") from error
+        place, said = first_problem(error, SetSpec)
+        raise fields.refused(OWN, f"{listed(place)}: {said}" if place else said) from error
 
 
 def _summary(part: Part) -> ImportedEntry:

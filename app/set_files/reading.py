@@ -7,16 +7,17 @@ from pathlib import PurePath
 from typing import Any
 
 import yaml
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from app.calibration.spec import SetSpec
 from app.errors import Refused
+from app.nearest import nearest
 from app.set_files.imported_set import ImportedEntry, ImportedSet, ImportWarning
-from app.set_files.quantizers_format import kind, shown
 from app.set_files.quantizers_yaml import import_quantizers, is_quantizers
 from app.set_files.source_names import SourceNames
 from app.sources.entry import SourceEntry
 from app.sources.starter_corpus import PACKS
+from app.validation import first_problem, kind, listed, shown
 from app.yaml_lines import Place, decoded, load_with_lines, sentence
 
 # Beside the fields of SetSpec our own file carries the catalogue entries its set uses.
@@ -70,7 +71,7 @@ def _own(
     try:
         spec = SetSpec.model_validate(given)
     except ValidationError as error:
-        raise _invalid(error, (), lines, where) from error
+        raise _invalid(error, SetSpec, (), lines, where) from error
     _require_sources(spec, sources, known, where, lines)
     spec, settled, warnings = _settled(spec, sources, known, lines)
     return ImportedSet(
@@ -119,15 +120,20 @@ def _entry(given: Any, place: Place, lines: dict[Place, int], where: str) -> Sou
     try:
         return SourceEntry.model_validate(given)
     except ValidationError as error:
-        raise _invalid(error, place, lines, where) from error
+        raise _invalid(error, SourceEntry, place, lines, where) from error
 
 
-def _invalid(error: ValidationError, place: Place, lines: dict[Place, int], where: str) -> Refused:
-    first = error.errors(include_url=False)[0]
-    path = (*place, *first["loc"])
+def _invalid(
+    error: ValidationError,
+    model: type[BaseModel],
+    within: Place,
+    lines: dict[Place, int],
+    where: str,
+) -> Refused:
+    place, said = first_problem(error, model)
+    path = (*within, *place)
     known = next((path[:end] for end in range(len(path), -1, -1) if path[:end] in lines), ())
-    field = ".".join(str(step) for step in path) or "the document"
-    said = str(first["msg"]).removeprefix("Value error, ")
+    field = listed(path) or "the document"
     return Refused(f"{where}, line {lines.get(known, 1)}, {field}: {said}.")
 
 
@@ -143,7 +149,7 @@ def _require_sources(
         if name not in there:
             raise Refused(
                 f"{where}, line {lines.get(('sources',), 1)}, sources: there is no source {name!r} "
-                f"in the catalogue, and the file has none under {CATALOGUE}."
+                f"in the catalogue, nor in the file's {CATALOGUE}{nearest(name, there)}."
             )
 
 

@@ -17,7 +17,7 @@ from starlette.datastructures import FormData, UploadFile
 from app.calibration import service
 from app.dependencies import SessionDep, SettingsDep
 from app.errors import Refused
-from app.negotiation import Table, answer, created, takes, validated, wants_html
+from app.negotiation import Table, answer, created, takes, wants_html
 from app.set_files.comparing import built_set
 from app.set_files.difference_views import (
     ROW_COLUMNS,
@@ -30,6 +30,7 @@ from app.set_files.reading import MAX_CHARACTERS
 from app.set_files.rows import jsonl_lines, write_rows
 from app.set_files.service import exported, keep_imported, read_for
 from app.set_files.views import ImportView, import_report
+from app.validation import validated
 from app.yaml_lines import MAX_BYTES, decoded
 
 router = APIRouter(tags=["sets"])
@@ -109,7 +110,8 @@ def read_file(request: Request, session: SessionDep, given: GivenDep) -> Respons
         found = read_for(session, text, given.file_name)
         if given.name:
             found.spec = found.spec.model_copy(update={"name": given.name[:120]})
-        saved = keep_imported(session, found) if given.keep else None
+        notes = found.notes(text, given.file_name)
+        saved = keep_imported(session, found, notes) if given.keep else None
     except Refused as refused:
         if not wants_html(request):
             raise
@@ -118,7 +120,7 @@ def read_file(request: Request, session: SessionDep, given: GivenDep) -> Respons
     view = ImportView(
         file_name=given.file_name,
         text=text,
-        found=import_report(found, text),
+        found=import_report(found, notes),
         id=saved.id if saved else None,
     )
     if saved is None:

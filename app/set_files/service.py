@@ -9,7 +9,7 @@ from sqlmodel import Session, select
 from app.calibration import service
 from app.calibration.models import CalibrationSet
 from app.calibration.spec import SetSpec
-from app.set_files.imported_set import ImportedSet
+from app.set_files.imported_set import ImportedSet, ImportNotes
 from app.set_files.reading import read_set_file
 from app.set_files.writing import SetFile, export_set
 from app.sources.built_in import built_in_entries
@@ -24,10 +24,11 @@ def read_for(session: Session, content: bytes | str, file_name: str) -> Imported
     return read_set_file(content, file_name, list(_catalogue(session).values()))
 
 
-def keep_imported(session: Session, found: ImportedSet) -> CalibrationSet:
-    """Save an imported set, and first the sources that the catalogue has not."""
+def keep_imported(session: Session, found: ImportedSet, notes: ImportNotes) -> CalibrationSet:
+    """Save an imported set with what is to be known of its file, and first the sources that the
+    catalogue has not."""
     add_all(session, found.sources)
-    return service.save_set(session, found.spec)
+    return service.save_set(session, found.spec, notes.model_dump(mode="json"))
 
 
 def exported(session: Session, spec: SetSpec, *, own: bool = False) -> SetFile:

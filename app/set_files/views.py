@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import groupby
 from typing import Literal
 
 from pydantic import BaseModel
@@ -14,21 +13,13 @@ from app.set_files.imported_set import (
     Category,
     ImportedEntry,
     ImportedSet,
+    ImportNotes,
     ImportWarning,
+    LineNotes,
 )
 from app.set_files.service import exported
 from app.sources.entry import HubOrigin
 from app.yaml_lines import MAX_BYTES
-
-SHOWN_LINE = 140
-
-
-class LineNotes(BaseModel):
-    """A line of the file, what stands there, and what to know of it."""
-
-    line: int
-    source: str
-    messages: list[str]
 
 
 class NamedValues(BaseModel):
@@ -75,9 +66,8 @@ class ImportView(BaseModel):
     max_bytes: int = MAX_BYTES
 
 
-def import_report(found: ImportedSet, text: str) -> ImportReport:
-    """A file that was read, as its page shows it. ``text`` is the file's."""
-    lines = text.split("\n")
+def import_report(found: ImportedSet, notes: ImportNotes) -> ImportReport:
+    """A file that was read, as its page shows it."""
     return ImportReport(
         name=found.spec.name,
         format=found.format,
@@ -100,21 +90,8 @@ def import_report(found: ImportedSet, text: str) -> ImportReport:
         categories=found.categories,
         slices=found.entries,
         warnings=found.warnings,
-        lines=[
-            LineNotes(
-                line=number,
-                source=_line(lines, number),
-                messages=[one.message for one in notes],
-            )
-            for number, notes in groupby(found.warnings, key=lambda one: one.line)
-        ],
+        lines=notes.lines,
     )
-
-
-def _line(lines: list[str], number: int) -> str:
-    """A line of the file, shortened."""
-    text = lines[number - 1].strip() if 0 < number <= len(lines) else ""
-    return text if len(text) <= SHOWN_LINE else text[: SHOWN_LINE - 1] + "…"
 
 
 class SetFiles(BaseModel):

@@ -15,12 +15,17 @@ from sqlmodel import Session
 from app.artifacts import write_whole
 from app.errors import Conflict, Refused
 from app.facets import Facet
-from app.negotiation import validated
 from app.row_files.file_kinds import COMPRESSIONS, kind_of
 from app.row_files.raw_rows import RawRow, raw_rows
 from app.row_files.unpacking import Limits
-from app.row_formats.formatters import FORMATTERS, known_formatter, require_formatter
+from app.row_formats.formatters import (
+    FORMATTERS,
+    format_row,
+    known_formatter,
+    require_formatter,
+)
 from app.row_formats.proposals import Proposal, propose
+from app.row_formats.turns import RowUnfit
 from app.settings import Settings
 from app.sources.entry import (
     FolderOrigin,
@@ -36,6 +41,7 @@ from app.sources.local_files import folder_rows, original
 from app.sources.models import SourceRecord
 from app.sources.service import add, is_known
 from app.sources.store import Progress
+from app.validation import validated
 
 LOOKED_AT = 50
 
@@ -105,7 +111,7 @@ def add_upload(
         write_whole(kept, lambda target: shutil.copyfileobj(content, target, 1 << 20))
         origin = UploadOrigin(file=file_name, sha256=sha256, encoding=new.encoding)
         raw = raw_rows(kept, file_name, new.encoding, _limits(settings))
-        entry = _entry(new, name, origin, _proposal(new, raw))
+        entry = _entry(new, name, origin, _proposal(file_name, new, raw))
         fetch_rows(entry, settings.sources_dir, progress, settings)
         add(session, entry)
     except BaseException:
@@ -125,7 +131,7 @@ def add_folder(
     name = _free_name(session, new, _stem(path.name))
     origin = FolderOrigin(path=path, encoding=new.encoding)
     raw = (one.row for one in folder_rows(origin, _limits(settings)))
-    entry = _entry(new, name, origin, _proposal(new, raw))
+    entry = _entry(new, name, origin, _proposal(path.name, new, raw))
     try:
         fetch_rows(entry, settings.sources_dir, progress, settings)
         add(session, entry)
@@ -136,7 +142,8 @@ def add_folder(
 
 
 def add_hub(session: Session, new: NewSource, proposal: Proposal | None = None) -> SourceEntry:
-    """Keep the entry of a data set of the hub; its rows are fetched later.
+    """Keep the entry of a data set of the hub; its rows are fetched later. Without columns the
+    formatter's usual ones are taken; the fetch names the nearest where one is not there.
 
     Raises Refused, and Conflict for a name that is taken.
     """
@@ -145,19 +152,17 @@ def add_hub(session: Session, new: NewSource, proposal: Proposal | None = None) 
         if value := getattr(new, key):
             given[key] = value
     origin = validated(HubOrigin, given)
-    if proposal is None and not (new.formatter and (new.columns or _needs_none(new.formatter))):
-        raise Refused("Say the formatter and the columns of the data set.")
+    if proposal is None and not new.formatter:
+        raise Refused(f"Say the formatter of the data set; there are: {', '.join(FORMATTERS)}.")
+    if proposal is None and not new.columns:
+        new = new.model_copy(update={"columns": known_formatter(new.formatter).usual})
     name = _free_name(session, new, new.hub_id.rpartition("/")[2])
     entry = _entry(new, name, origin, proposal)
     add(session, entry)
     return entry
 
 
-def _needs_none(formatter: str) -> bool:
-    return formatter in FORMATTERS and FORMATTERS[formatter].least == 0
-
-
-def _proposal(new: NewSource, rows: Iterable[RawRow]) -> Proposal | None:
+def _proposal(where: str, new: NewSource, rows: Iterable[RawRow]) -> Proposal | None:
     """What the first rows ask for, where the person did not say it. Raises Refused."""
     if new.formatter:
         known_formatter(new.formatter)
@@ -166,20 +171,35 @@ def _proposal(new: NewSource, rows: Iterable[RawRow]) -> Proposal | None:
     first = list(islice(rows, LOOKED_AT))
     found = propose([row.cells for row in first if row.cells is not None], new.formatter or None)
     if found is None:
-        raise Refused(_why_none(new, first))
+        raise Refused(_why_none(where, new, first))
     return found
 
 
-def _why_none(new: NewSource, first: list[RawRow]) -> str:
+def _why_none(where: str, new: NewSource, first: list[RawRow]) -> str:
     if not first:
-        return "It has no rows."
+        return f"{where} has no rows."
     broken = next((row for row in first if row.problem), None)
     if broken is not None and all(row.cells is None for row in first):
-        return f"No row can be read: row {broken.number}: {broken.problem}."
+        return f"{where}: no row can be read: row {broken.number}: {broken.problem}."
     names = list(dict.fromkeys(str(name) for row in first for name in row.cells or ()))
     asked = f"The formatter {new.formatter!r} fits" if new.formatter else "No formatter fits"
     none = " none of" if new.formatter else ""
-    return f"{asked}{none} the columns {', '.join(names[:30])}: say formatter and columns."
+    unfit = _why_unfit(first, names)
+    if unfit:
+        return f"{where}: no row fits: {unfit}."
+    return f"{where}: {asked}{none} the columns {', '.join(names[:30])}: say formatter and columns."
+
+
+def _why_unfit(first: list[RawRow], names: list[str]) -> str:
+    """Why the first row is no text, where a file has but one column to read."""
+    if len(names) != 1:
+        return ""
+    row = next(row for row in first if row.cells is not None)
+    try:
+        format_row("raw_text", names, {}, row.cells or {})
+    except RowUnfit as unfit:
+        return f"row {row.number}: {unfit}"
+    return ""
 
 
 def _entry(new: NewSource, name: str, origin: Origin, proposal: Proposal | None) -> SourceEntry:
@@ -238,4 +258,4 @@ def _stem(file_name: str) -> str:
 
 
 def _limits(settings: Settings) -> Limits:
-    return Limits(settings.upload_bytes, settings.unpacked_bytes)
+    return Limits(settings.unpacked_bytes)

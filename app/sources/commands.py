@@ -14,7 +14,6 @@ from rich.progress import Progress as Bar
 from app.console import Json, complain, installed, say, tell, wide
 from app.errors import CalibrantError, Refused
 from app.facets import Facet
-from app.negotiation import validated
 from app.settings import Settings
 from app.sources import service
 from app.sources.adding import NewSource, add_folder, add_hub, add_upload, by_comma
@@ -26,6 +25,7 @@ from app.sources.previews import PreviewRow, preview
 from app.sources.search import SourceQuery, matching
 from app.sources.store import Progress
 from app.sources.views import source_view
+from app.validation import validated
 
 _WIDTH = 42  # of a name in a list; a longer one moves the rest of its line
 

@@ -8,7 +8,14 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    WithJsonSchema,
+    model_validator,
+)
 
 from app.facets import Facet
 
@@ -17,7 +24,28 @@ SOURCE_NAME = r"^[a-z0-9][a-z0-9._-]{0,79}$"
 HUB_ID = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,95}(/[A-Za-z0-9][A-Za-z0-9._-]{0,95})?$"
 COMMIT = r"^[0-9a-f]{40}$"
 
-SourceName = Annotated[str, Field(pattern=SOURCE_NAME)]
+
+def _matching(pattern: str, right: str) -> Any:
+    """Holds a text to a pattern, with words of what would be right."""
+
+    def check(text: str) -> str:
+        if not re.fullmatch(pattern, text):
+            raise ValueError(f"{text[:100]!r} cannot be used: {right}")
+        return text
+
+    return AfterValidator(check)
+
+
+SourceName = Annotated[
+    str,
+    _matching(SOURCE_NAME, "give 1 to 80 small letters, digits and . _ -, a letter or digit first"),
+    WithJsonSchema({"type": "string", "pattern": SOURCE_NAME}),
+]
+HubId = Annotated[
+    str,
+    _matching(HUB_ID, "give the id of a data set of the hub, owner/name"),
+    WithJsonSchema({"type": "string", "pattern": HUB_ID}),
+]
 Column = Annotated[str, Field(min_length=1, max_length=200)]
 
 # Rows of a hub data set that are kept. The largest calibration sets take some hundreds of rows of
@@ -46,7 +74,7 @@ class HubOrigin(_Origin):
     """
 
     kind: Literal["hub"] = "hub"
-    id: Annotated[str, Field(pattern=HUB_ID)]
+    id: HubId
     subset: Annotated[str, Field(min_length=1, max_length=200)] | None = None
     split: Annotated[str, Field(min_length=1, max_length=200)] = "train"
     revision: Annotated[str, Field(min_length=1, max_length=200)] | None = None

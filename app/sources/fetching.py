@@ -81,7 +81,7 @@ def _fetched_from_hub(
 def _local_rows(
     entry: SourceEntry, sources_dir: Path, settings: Settings
 ) -> tuple[str, NumberedRows]:
-    limits = Limits(settings.upload_bytes, settings.unpacked_bytes)
+    limits = Limits(settings.unpacked_bytes)
     if isinstance(entry.origin, FolderOrigin):
         return folder_revision(entry.origin), folder_rows(entry.origin, limits)
     assert entry.origin.kind == "upload"

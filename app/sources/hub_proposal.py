@@ -5,12 +5,12 @@ from __future__ import annotations
 from itertools import islice
 
 from app.errors import Refused
-from app.negotiation import validated
 from app.row_formats.proposals import Proposal, propose
 from app.settings import Settings
 from app.sources.adding import LOOKED_AT, NewSource
 from app.sources.entry import HubOrigin
 from app.sources.hub import Hub
+from app.validation import validated
 
 
 def proposal_of_hub(settings: Settings, new: NewSource) -> Proposal:

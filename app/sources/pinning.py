@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from app.errors import CompositionRefused
 from app.sources.entry import HubOrigin, SourceEntry
-from app.sources.fetching import ensure_rows
+from app.sources.fetching import ensure_rows, found_rows
 from app.sources.rows import RowsFile, pinned_file
 from app.sources.starter_corpus import PACKS
 from app.sources.store import load_manifest
+
+
+@dataclass(frozen=True)
+class Fetching:
+    """How far the fetching of some sources is: ``read`` rows of ``source``, after ``done`` of
+    ``total`` sources."""
+
+    source: str
+    read: int
+    done: int
+    total: int
+
+
+TellFetching = Callable[[Fetching], None]
 
 
 def pinned_entries(files: Iterable[RowsFile]) -> list[SourceEntry]:
@@ -31,16 +46,26 @@ def at_revision(entry: SourceEntry, revision: str | None) -> SourceEntry:
 
 
 def fetch_missing(
-    entries: Iterable[SourceEntry], sources_dir: Path, revisions: Mapping[str, str] | None = None
+    entries: Iterable[SourceEntry],
+    sources_dir: Path,
+    revisions: Mapping[str, str] | None = None,
+    tell: TellFetching | None = None,
 ) -> None:
-    """Fetch the entries whose rows are not here at the revision that is asked for.
+    """Fetch the entries whose rows are not here at the revision that is asked for, and ``tell``
+    how far each is.
 
     Raises as :func:`app.sources.fetching.ensure_rows`.
     """
-    for entry in entries:
-        revision = (revisions or {}).get(entry.name)
-        if revision is None or not _is_here(entry.name, revision, sources_dir):
-            ensure_rows(entry, sources_dir)
+    asked = revisions or {}
+    missing = [one for one in entries if not _is_here(one, asked.get(one.name), sources_dir)]
+    for number, entry in enumerate(missing):
+
+        def progress(read: int, _: int | None, at: int = number, name: str = entry.name) -> None:
+            if tell is not None:
+                tell(Fetching(source=name, read=read, done=at, total=len(missing)))
+
+        progress(0, None)
+        ensure_rows(entry, sources_dir, progress)
 
 
 def _pinned(file: RowsFile) -> SourceEntry:
@@ -56,9 +81,11 @@ def _of_commit(entry: SourceEntry, origin: HubOrigin, commit: str) -> SourceEntr
     return entry.model_copy(update={"origin": pinned})
 
 
-def _is_here(source: str, revision: str, sources_dir: Path) -> bool:
+def _is_here(entry: SourceEntry, revision: str | None, sources_dir: Path) -> bool:
+    if revision is None:
+        return found_rows(entry, sources_dir) is not None
     try:
-        pinned_file(source, revision, sources_dir)
+        pinned_file(entry.name, revision, sources_dir)
     except CompositionRefused:
         return False
     return True

@@ -20,7 +20,6 @@ from app.negotiation import (
     created,
     done,
     takes,
-    validated,
     wants_html,
 )
 from app.settings import Settings
@@ -41,6 +40,7 @@ from app.sources.views import (
     source_list,
     source_view,
 )
+from app.validation import validated
 
 router = APIRouter(tags=["sources"])
 

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
 from sqlmodel import Session, select
 
 from app.calibration.models import CalibrationSet
@@ -25,6 +24,7 @@ from app.sources.models import SourceRecord
 from app.sources.relabelling import differs_in_labels_alone, relabelled
 from app.sources.rows import RowsFile
 from app.sources.store import Progress
+from app.validation import validated
 
 # What a person may change of a source; its origin makes it another source.
 CHANGEABLE = (
@@ -157,12 +157,7 @@ def _built_of(sets_dir: Path, name: str) -> Iterator[str]:
 
 
 def _changed(entry: SourceEntry, changes: dict[str, Any]) -> SourceEntry:
-    try:
-        return SourceEntry.model_validate({**entry.model_dump(), **changes})
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise Refused(f"{place}: {first['msg']}.") from error
+    return validated(SourceEntry, {**entry.model_dump(), **changes})
 
 
 def _remake(old: SourceEntry, new: SourceEntry, settings: Settings) -> None:

@@ -41,11 +41,12 @@ class SourceListView(BaseModel):
 
 
 class FormatterChoice(BaseModel):
-    """A formatter as a form offers it."""
+    """A formatter as a form offers it; ``usual`` are the columns taken when none are given."""
 
     name: str
     title: str
     columns: str
+    usual: tuple[str, ...]
 
 
 class Reason(BaseModel):
@@ -156,6 +157,6 @@ def add_source_view(
 def formatter_choices() -> list[FormatterChoice]:
     """Every formatter, as a form offers it."""
     return [
-        FormatterChoice(name=name, title=rule.title, columns=rule.columns)
+        FormatterChoice(name=name, title=rule.title, columns=rule.columns, usual=rule.usual)
         for name, rule in FORMATTERS.items()
     ]

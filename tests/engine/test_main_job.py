@@ -7,13 +7,16 @@ from pathlib import Path
 
 import pytest
 
+from app.calibration.spec import SetSpec
 from app.coverage.profile import Profile
 from app.errors import CalibrantError, RecipeRefused
-from app.jobs.events import Notice, StepFinished, StepStarted, parse
+from app.jobs.events import Notice, Progress, StepFinished, StepStarted, parse
 from app.jobs.preflight import Preflight
 from app.jobs.spec import Evaluation, JobResult, JobSpec, ModuleReport, Verification
 from app.jobs.states import STEPS, JobKind, Step
 from app.recipes.schema import ATTENTION, PRESETS, Group, Recipe
+from app.settings import ROOT
+from app.sources.entry import FolderOrigin, SourceEntry
 from tests.engine.conftest import Job, run_job
 from tests.engine.tiny_models import DENSE, save, tiny_model
 
@@ -143,3 +146,31 @@ def test_a_checkpoint_that_does_not_verify_fails_the_job(
         run_job(spec)
     written = (spec.directory / "verification.json").read_bytes()
     assert Verification.model_validate_json(written) == broken
+
+
+def test_a_job_tells_which_source_it_fetches(tmp_path: Path) -> None:
+    (tmp_path / "texts").mkdir()
+    for number in range(3):
+        (tmp_path / "texts" / f"{number}.txt").write_text(f"Text number {number} is short.")
+    origin = FolderOrigin(path=tmp_path / "texts")
+    entry = SourceEntry(name="texts", origin=origin, formatter="raw_text", columns=("text",))
+    part = {"name": "all", "rows": "all"}
+    done = run_job(
+        JobSpec(
+            job_id="fetching",
+            kind=JobKind.BUILD,
+            directory=tmp_path / "job",
+            sets_dir=tmp_path / "sets",
+            sources=[entry],
+            model=ROOT / "demo" / "model",
+            calibration=SetSpec.model_validate(
+                {"name": "texts", "sources": ["texts"], "slices": [part]}
+            ),
+        )
+    )
+    far = [event for event in done.events if isinstance(event, Progress)]
+    assert [(one.unit, one.done, one.total, one.source, one.read) for one in far[:2]] == [
+        ("sources", 0, 1, "texts", 0),
+        ("sources", 0, 1, "texts", 3),
+    ]
+    assert {one.unit for one in far[2:]} == {"rows"}

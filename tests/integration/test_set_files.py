@@ -45,11 +45,17 @@ def test_import_says_what_is_in_the_file_and_keeps_it(place: Path) -> None:
     assert document(place, "sets", "list") == []
     kept = document(place, "sets", "import", str(file))
     assert [one["id"] for one in document(place, "sets", "list")] == [kept["id"]]
+    shown = document(place, "sets", "show", kept["id"])["imported"]
+    told = [(line["line"], said) for line in shown["lines"] for said in line["messages"]]
+    assert told == [(one["line"], one["message"]) for one in kept["warnings"]]
+    assert shown["file_name"] == "fifty.yaml"
+    assert f"line {told[0][0]}: {told[0][1]}" in calibrant(place, "sets", "show", kept["id"]).stdout
     exported = calibrant(place, "sets", "export", kept["id"])
     assert exported.returncode == 0
     again = place / "again.yaml"
     again.write_text(exported.stdout)
     assert document(place, "sets", "import", str(again))["id"] == kept["id"]
+    assert document(place, "sets", "show", kept["id"])["imported"] == shown
 
 
 def test_what_is_no_set_is_one_sentence_and_exit_2(place: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
@@ -13,6 +13,7 @@ from app.errors import CalibrantError
 from app.jobs.events import Emit, Notice, Progress
 from app.jobs.spec import JobResult, JobSpec
 from app.jobs.states import Step
+from app.sources.pinning import Fetching, TellFetching
 from workers.engine.calibration_rows import CalibrationRows
 from workers.engine.device import compute_device, compute_dtype
 from workers.engine.loading import load_model, refuse_not_finite
@@ -48,6 +49,14 @@ class Run:
 
         def tell(done: int, total: int) -> None:
             self.emit(Progress(step=step, done=done, total=total, unit=unit))
+
+        return tell
+
+    def fetching(self, step: Step) -> TellFetching:
+        """A callback that emits which source ``step`` fetches."""
+
+        def tell(far: Fetching) -> None:
+            self.emit(Progress(step=step, unit="sources", **asdict(far)))
 
         return tell
 

@@ -377,6 +377,7 @@ def _built(run: Run, wanted: SetSpec | Path, *, held_out: bool = False) -> Path:
         entries=run.spec.sources,
         revisions=run.spec.revisions,
         progress=run.progress(Step.BUILD, "rows"),
+        fetching=run.fetching(Step.BUILD),
     )
     _tell_shortfalls(run, built.warnings, held_out=held_out)
     return built.directory

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from app.calibration.building import build_set
-from app.errors import ModelRefused
+from app.errors import CompositionRefused, ModelRefused
 from app.facets import Facet
 from tests.app.calibration.essays import essays, spec_over, talk, write_source
 from workers.engine.calibration_rows import ModelLimits, read_rows
@@ -75,6 +75,19 @@ def test_a_prompt_that_fails_sets_its_rows_aside(model_dir: Path, tmp_path: Path
     assert built.rows == 2
     assert len(built.set_aside) == 4
     assert all("prompt template fails" in row.reason for row in built.set_aside)
+
+
+def test_a_set_of_which_no_row_is_left_is_refused(model_dir: Path, tmp_path: Path) -> None:
+    write_source(tmp_path / "sources", "essays", essays(10))
+    loop = "{% for one in range(99999) %}"
+    endless = f"{loop}{loop}{{{{ one }}}}{{% endfor %}}{{% endfor %}}"
+    part = {"name": "all", "rows": 4, "prompt": {"template": endless}}
+    where = {"tokenizer_dir": model_dir, "sets_dir": tmp_path / "sets"}
+    with pytest.raises(CompositionRefused, match=r"No row of the set is left: row .*: the prompt"):
+        build_set(spec_over("essays", slices=[part]), **where)
+    with pytest.raises(CompositionRefused, match=r"hold no row: the shortest .* has \d+ tokens"):
+        build_set(spec_over("essays", slices=[{"name": "all", "tokens": 1}]), **where)
+    assert not (tmp_path / "sets").exists() or not list((tmp_path / "sets").iterdir())
 
 
 def test_rows_are_packed_in_order_into_sequences_that_are_long_enough(

@@ -256,6 +256,7 @@ def test_a_slice_that_names_rows_takes_exactly_these_before_all_others() -> None
             "Slices 'a' and 'b' both name row 'Rust-0001' (1 such rows)",
         ),
         ([fixed("a", rows=1, sources=("permissive",))], 10, "it asks for any row of permissive"),
+        ([fixed("a", tokens=3)], 100, "hold no row: the shortest that matches has 10 tokens"),
     ],
 )
 def test_sizes_that_do_not_fit_are_refused_with_one_sentence(

@@ -56,6 +56,11 @@ def test_a_slice_without_held_out_rows_is_left_out(index: CorpusIndex) -> None:
     assert held_out_for(alone, index) is None
 
 
+def test_nothing_is_judged_where_no_row_fits_the_budget(index: CorpusIndex) -> None:
+    rust = Slice(name="Rust", weight=1, facets={Facet.PROGRAMMING_LANGUAGE: ("Rust",)})
+    assert held_out_for(SetSpec(name="tiny", slices=(rust,), token_budget=1), index) is None
+
+
 def test_slices_that_share_rows_are_counted_once(index: CorpusIndex) -> None:
     parts = tuple(
         Slice(name=name, weight=1, facets={Facet.PROGRAMMING_LANGUAGE: ("Nim",)}) for name in "ab"

@@ -56,6 +56,22 @@ def test_without_a_model_the_composer_says_what_is_missing(client: TestClient, h
     assert "choose a model, its tokenizer counts the tokens" in page
 
 
+@pytest.mark.usefixtures("model_id")
+def test_the_composer_begins_with_one_source(client: TestClient, html: dict) -> None:
+    assert 'href="/sets/new?source=permissive"' in client.get(
+        "/sources/permissive", headers=html
+    ).text.replace("&amp;", "&")
+    fields = client.get("/sets/new", params={"source": "permissive"}).json()["fields"]
+    assert fields["sources"] == ["permissive"]
+    (part,) = fields["slices"]
+    assert (part["kind"], part["sources"]) == ("rows", [])
+    view = client.get("/sets/new", params={"source": "permissive"}).json()["totals"]["totals"]
+    assert (view["refusals"], view["rows"]) == ([], int(part["amount"]))
+    gone = client.get("/sets/new", params={"source": "permissiv"}, headers=html)
+    assert gone.status_code == 404
+    assert "the nearest is &#39;permissive&#39;" in gone.text
+
+
 def test_a_form_and_its_composition_are_the_same(settings: Settings) -> None:
     spec = starter(settings)
     assert read_spec(fields_of_spec(spec, "")) == (spec, {})

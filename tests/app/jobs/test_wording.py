@@ -1,6 +1,8 @@
 from __future__ import annotations
 
-from app.jobs.wording import in_words
+from app.jobs.events import Progress
+from app.jobs.states import Step
+from app.jobs.wording import detail_of, in_words
 
 
 def test_what_belongs_together_is_said_together() -> None:
@@ -24,3 +26,10 @@ def test_an_unknown_figure_is_not_lost() -> None:
 
 def test_nothing_is_said_of_nothing() -> None:
     assert in_words({}) == []
+
+
+def test_a_source_that_is_fetched_is_named() -> None:
+    far = Progress(step=Step.BUILD, done=1, total=3, unit="sources", source="talks", read=1536)
+    assert detail_of(far) == "talks: 1,536 rows read"
+    far = far.model_copy(update={"source": "x" * 80})
+    assert len(detail_of(far) or "") <= 80  # as long as the job's column is

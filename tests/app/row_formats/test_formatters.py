@@ -222,15 +222,15 @@ def test_what_does_not_fit_says_why(row: Any, said: str) -> None:
 
 def test_a_missing_column_is_named_with_the_nearest() -> None:
     said = reason("chat_completion", {"messages": [USER]}, "mesages")
-    assert said == "it has no column 'mesages'; did you mean 'messages'?"
+    assert said == "it has no column 'mesages'; the nearest is 'messages'"
 
 
 @pytest.mark.parametrize(
     ("formatter", "columns", "params", "said"),
     [
-        ("sharegtp", ["x"], {}, "no formatter 'sharegtp'; did you mean 'sharegpt'?"),
+        ("sharegtp", ["x"], {}, "no formatter 'sharegtp'; the nearest is 'sharegpt'"),
         ("prompt_answer", ["x"], {}, "takes two columns, a prompt and its answer: 1 given"),
-        ("raw_text", ["x"], {"prefx": "a"}, "no parameter 'prefx'; did you mean 'prefix'?"),
+        ("raw_text", ["x"], {"prefx": "a"}, "no parameter 'prefx'; the nearest is 'prefix'"),
         ("raw_text", ["x"], {"prefix": "{{ row }}"}, "is a template"),
         ("sharegpt", ["x"], {"reasoning": "both"}, "is native or inline"),
         ("sharegpt", ["x"], {"reasoning": 1}, "is native or inline"),

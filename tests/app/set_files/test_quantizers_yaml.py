@@ -251,7 +251,7 @@ def test_a_folder_of_this_machine() -> None:
         ({"columns": []}, "columns: Formatter 'chat_completion' takes one column"),
         ({"columns": ["a", "b"]}, "columns: Formatter 'chat_completion' takes one column"),
         ({"columns": [1]}, "columns: 1 is a whole number, not a column's name."),
-        ({"formatter": "chat_completions"}, "did you mean 'chat_completion'?"),
+        ({"formatter": "chat_completions"}, "the nearest is 'chat_completion'"),
         ({"formatter": None}, "formatter: it is missing."),
         ({"streaming": "yes"}, "streaming: 'yes' is a text: write true or false."),
         ({"formatter_params": "x"}, "formatter_params: 'x' is a text, not keys with values."),

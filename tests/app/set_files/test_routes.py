@@ -18,6 +18,7 @@ from app.facets import Facet
 from app.set_files.reading import read_set_file
 from app.settings import Settings
 from tests.app.set_files.samples import SHORT
+from tests.seed import small_spec
 
 FIRST = SetSpec(
     name="First",
@@ -90,6 +91,22 @@ def test_one_click_keeps_it(client: TestClient, html: dict, keep: str, where: st
     spec = client.get(f"/sets/{saved['id']}").json()["spec"]
     for name in spec["sources"]:  # those that were new are in the catalogue now
         assert client.get(f"/sources/{name}").status_code == 200, name
+
+
+def test_what_is_to_be_known_of_the_file_stays_with_the_set(client: TestClient, html: dict) -> None:
+    sent = {"text": SHORT, "file_name": "mine.yaml", "keep": True}
+    kept = client.post("/sets/import", json=sent).json()
+    notes = client.get(f"/sets/{kept['id']}").json()["imported"]
+    assert notes["file_name"] == "mine.yaml"
+    assert notes["lines"] == kept["found"]["lines"]
+    page = client.get(f"/sets/{kept['id']}", headers=html).text
+    assert f"{len(kept['found']['warnings'])} warnings at" in page
+    assert "The comment says 32 rows" in page
+    composed = client.post("/sets", json=small_spec().model_dump(mode="json")).json()
+    assert composed["imported"] is None
+    assert (
+        "What to know of its file" not in client.get(f"/sets/{composed['id']}", headers=html).text
+    )
 
 
 def test_a_program_gets_the_document(client: TestClient) -> None:

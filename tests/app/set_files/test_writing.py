@@ -189,10 +189,39 @@ def test_our_own_when_asked_for() -> None:
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("name: x\nslices: []\ntoken_budget: 5", "line 2, slices: Tuple should have at least 1"),
-        ("name: x\nslices:\n  - name: a\n    rows: -1", "line 4, slices.0.rows"),
-        ("name: x\nslices:\n  - {name: a, rows: 1}\nodd: 1", "line 4, odd: Extra inputs"),
-        ("name: x\nslices:\n- {name: a, rows: 1}\nsources: [gone]", "line 4, sources: there is no"),
+        (
+            "name: x\nslices: []\ntoken_budget: 5",
+            "line 2, slices: [] has too few: give at least 1.",
+        ),
+        (
+            "name: x\nslices:\n  - {name: a, rows: 1}\ntoken_budget: 0",
+            "own.yaml, line 4, token_budget: 0 is too small: give at least 1.",
+        ),
+        (
+            "name: x\nslices:\n  - name: a\n    tokens: -500",
+            "own.yaml, line 4, slices.0.tokens: -500 is too small: give at least 1.",
+        ),
+        (
+            "name: x\ntoken_budget: 9\nslices:\n  - {name: a, weight: 0}",
+            "own.yaml, line 4, slices.0.weight: 0 is too small: give more than 0.",
+        ),
+        (
+            "name: x\nslices:\n  - name: a\n    rows: -1",
+            "line 4, slices.0.rows: -1 is too small: give at least 1 or 'all'.",
+        ),
+        (
+            "name: x\nslices:\n  - {name: a, rows: 1}\ntoken_budgt: 1",
+            "line 4, token_budgt: there is no such field; the nearest is 'token_budget'.",
+        ),
+        (
+            "name: x\nslices:\n- {name: a, rows: 1}\nsources: [permisive]",
+            "line 4, sources: there is no source 'permisive' in the catalogue, nor in the file's "
+            "catalogue; the nearest is 'permissive'.",
+        ),
+        (
+            "name: x\nslices:\n- name: a\n  rows: 1\n  prompt: {template: '{% for x in'}",
+            "line 5, slices.0.prompt.template: The prompt template is not valid, line 1: unex",
+        ),
         ("name: x\nslices:\n- {name: a, weight: 1}", "there is no token_budget"),
         ("catalogue: 5\nname: x", "line 1, catalogue: give a list of sources"),
         ("catalogue:\n- name: ../x\n  origin: {kind: hub, id: a/b}", "line 2, catalogue.0.name"),

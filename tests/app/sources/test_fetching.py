@@ -59,7 +59,7 @@ def test_an_upload_becomes_rows_with_labels(settings: Settings) -> None:
 
 def test_an_unknown_column_is_refused_with_the_nearest(settings: Settings) -> None:
     entry = upload(settings, json.dumps(TALK).encode(), columns=["promt", "answer"])
-    with pytest.raises(Refused, match="no column 'promt'; did you mean 'prompt'"):
+    with pytest.raises(Refused, match="no column 'promt'; the nearest is 'prompt'"):
         rows_of(entry, settings)
     assert found_rows(entry, settings.sources_dir) is None
 

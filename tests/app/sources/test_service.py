@@ -14,7 +14,7 @@ from app.calibration.service import save_set
 from app.calibration.spec import SetSpec, Slice
 from app.errors import CompositionRefused, Conflict, NotFound, Refused
 from app.facets import Facet
-from app.row_formats.formatters import require_formatter
+from app.row_formats.formatters import FORMATTERS, Formatter, require_formatter
 from app.settings import Settings
 from app.sources import service
 from app.sources.adding import NewSource, add_folder, add_hub, add_upload
@@ -82,10 +82,12 @@ def test_an_upload_is_detected_and_its_rows_are_here(session: Session, settings:
 
 def test_what_is_refused_leaves_nothing(session: Session, settings: Settings) -> None:
     for fields, said in (
-        ({"rows": [{"a": {}}, {"a": {}}]}, "No formatter fits the columns a"),
-        ({"formatter": "chat_completion", "columns": ("mesages",)}, "did you mean 'messages'"),
-        ({"formatter": "chat_completoin"}, "did you mean 'chat_completion'"),
-        ({"name": "../up"}, "name: String should match pattern"),
+        ({"rows": [{"a": {}, "b": {}}]}, "No formatter fits the columns a, b"),
+        ({"rows": [{"a": {}}]}, "no row fits: row 1: the text is an object, not text"),
+        ({"rows": []}, "has no rows"),
+        ({"formatter": "chat_completion", "columns": ("mesages",)}, "the nearest is 'messages'"),
+        ({"formatter": "chat_completoin"}, "the nearest is 'chat_completion'"),
+        ({"name": "../up"}, "name: '../up' cannot be used: give 1 to 80"),
         ({"encoding": "utf-99"}, "no text encoding 'utf-99'"),
     ):
         rows = fields.pop("rows", None)
@@ -130,7 +132,7 @@ def test_another_formatter_reads_the_file_again(session: Session, settings: Sett
     file = rows_file("talk", settings.sources_dir)
     [row] = [row for batch in iterate_rows(file) for row in batch]
     assert (row["messages"], row["text"]) == (None, "b")
-    with pytest.raises(Refused, match="no column 'ansver'; did you mean 'answer'"):
+    with pytest.raises(Refused, match="no column 'ansver'; the nearest is 'answer'"):
         service.change(session, settings, "talk", {"columns": ("ansver",)})
     assert get_entry(session, "talk").columns == ("answer",)
 
@@ -172,7 +174,9 @@ def test_what_comes_with_calibrant_is_disabled_not_deleted(
 
 
 def test_an_unknown_source_names_the_nearest(session: Session) -> None:
-    with pytest.raises(NotFound, match="no source 'ultrachat-200'; did you mean 'ultrachat-200k'"):
+    with pytest.raises(
+        NotFound, match="no source 'ultrachat-200'; the nearest is 'ultrachat-200k'"
+    ):
         get_entry(session, "ultrachat-200")
 
 
@@ -203,10 +207,19 @@ def test_sources_are_found_by_facet_kind_state_and_words(
 
 
 def test_a_data_set_of_the_hub_needs_its_formatter(session: Session) -> None:
-    with pytest.raises(Refused, match="Say the formatter and the columns"):
+    with pytest.raises(Refused, match="Say the formatter of the data set; there are: chat_com"):
         add_hub(session, NewSource(hub_id="me/set"))
-    with pytest.raises(Refused, match="id: String should match pattern"):
+    with pytest.raises(Refused, match="'a/b/c' cannot be used: give the id of a data set"):
         add_hub(session, NewSource(hub_id="a/b/c", formatter="raw_text", columns=("text",)))
+
+
+@pytest.mark.parametrize(("name", "rule"), FORMATTERS.items())
+def test_without_columns_a_formatter_takes_its_usual_ones(
+    session: Session, name: str, rule: Formatter
+) -> None:
+    entry = add_hub(session, NewSource(hub_id="me/set", formatter=name))
+    assert entry.columns == rule.usual
+    assert rule.least <= len(entry.columns) <= rule.most
 
 
 def test_entries_of_an_imported_set_are_kept_once(session: Session) -> None:
