@@ -54,7 +54,8 @@ def fixed(value: float | None, decimals: int = 2) -> str:
     """A figure to so many decimals, so that a column lines up at the point: ``21.40``."""
     if value is None or not math.isfinite(value):
         return NOT_MEASURED
-    return f"{value:,.{decimals}f}".replace("-", "−")
+    # What rounds to nothing has no sign.
+    return f"{value:z,.{decimals}f}".replace("-", "−")
 
 
 def percent(share: float | None, decimals: int = 1) -> str:

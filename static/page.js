@@ -92,6 +92,12 @@
   });
   rememberShares();
 
+  // --- A closed slice is known by its name ----------------------------------------------------
+  document.addEventListener("input", (event) => {
+    const name = event.target.closest("[name^='slice-'][name$='-name']");
+    if (name) name.closest("fieldset").querySelector("[data-slice-name]").textContent = name.value;
+  });
+
   // --- All or none of a group of boxes --------------------------------------------------------
   document.addEventListener("click", (event) => {
     const button = event.target.closest("[data-check]");

@@ -24,8 +24,8 @@ from app.templating import render
 router = APIRouter(tags=["checkpoints"])
 
 COLUMNS = (
-    "id", "name", "job_id", "is_verified", "problems", "files", "bytes_before", "bytes_after",
-    "created_at", "kl_mean", "gates",
+    "id", "name", "recipe", "job_id", "is_verified", "problems", "files", "bytes_before",
+    "bytes_after", "created_at", "kl_mean", "gates",
 )  # fmt: skip
 FILE_COLUMNS = ("name", "size_bytes", "sha256")
 

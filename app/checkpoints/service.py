@@ -44,6 +44,12 @@ def evaluations(session: Session) -> dict[str, Evaluation]:
     return {job: Evaluation.model_validate(part) for job, part in found if part}
 
 
+def recipes(session: Session) -> dict[str, str | None]:
+    """The recipe of every checkpoint, by its job."""
+    statement = select(Checkpoint.job_id, Job.recipe).join(Job, col(Job.id) == Checkpoint.job_id)
+    return dict(session.exec(statement).all())
+
+
 def get_checkpoint(session: Session, checkpoint_id: str) -> Checkpoint:
     """A checkpoint by its id. Raises NotFound."""
     checkpoint = session.get(Checkpoint, checkpoint_id)

@@ -28,6 +28,7 @@ class CheckpointRow(BaseModel):
 
     id: str
     name: str
+    recipe: str | None
     job_id: str
     is_verified: bool
     problems: int
@@ -71,7 +72,6 @@ class CheckpointView(BaseModel):
 
     checkpoint: CheckpointRow
     path: str
-    recipe: str | None
     model_id: str
     set_id: str
     files: list[FileView]
@@ -87,9 +87,9 @@ class CheckpointView(BaseModel):
 def checkpoint_list(session: Session) -> CheckpointListView:
     """Every checkpoint."""
     gates = get_gates(session)
-    evaluations = service.evaluations(session)
+    evaluations, recipes = service.evaluations(session), service.recipes(session)
     rows = [
-        checkpoint_row(each, gates, evaluations.get(each.job_id))
+        checkpoint_row(each, recipes[each.job_id], gates, evaluations.get(each.job_id))
         for each in service.list_checkpoints(session)
     ]
     return CheckpointListView(checkpoints=rows, gates=gates)
@@ -104,9 +104,8 @@ def checkpoint_view(session: Session, checkpoint_id: str, base: str) -> Checkpoi
     model = get_model(session, job.model_id)
     verification = Verification.model_validate(checkpoint.verification)
     return CheckpointView(
-        checkpoint=checkpoint_row(checkpoint, gates, result.evaluation),
+        checkpoint=checkpoint_row(checkpoint, job.recipe, gates, result.evaluation),
         path=checkpoint.path,
-        recipe=job.recipe,
         model_id=job.model_id,
         set_id=job.set_id,
         files=[_file(checkpoint, document) for document in checkpoint.files],
@@ -121,7 +120,7 @@ def checkpoint_view(session: Session, checkpoint_id: str, base: str) -> Checkpoi
 
 
 def checkpoint_row(
-    checkpoint: Checkpoint, gates: Gates, evaluation: Evaluation | None
+    checkpoint: Checkpoint, recipe: str | None, gates: Gates, evaluation: Evaluation | None
 ) -> CheckpointRow:
     """A checkpoint as lists show it, held against the gates."""
     verification = Verification.model_validate(checkpoint.verification)
@@ -129,6 +128,7 @@ def checkpoint_row(
     return CheckpointRow(
         id=checkpoint.id,
         name=checkpoint.name,
+        recipe=recipe,
         job_id=checkpoint.job_id,
         is_verified=verification.ok,
         problems=len(verification.problems),

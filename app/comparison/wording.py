@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from app.comparison.paired import FEWEST_ROWS, LEVEL, Difference, Paired
 from app.facets import Facet, label_of
-from app.formatting import counted, number
+from app.formatting import aligned, counted, number, percent
 
 NAMED = 8
 
@@ -28,8 +28,8 @@ def sentences_of(first: str, second: str, found: Paired) -> list[str]:
         said.append(
             f"{changed} beyond chance{rest}. Each slice is held against random signs of its rows' "
             "differences, and with "
-            f"{counted(len(found.slices), 'slice')} asked at once at most {LEVEL:.0%} of those "
-            "named are expected to be wrong (Benjamini and Hochberg)."
+            f"{counted(len(found.slices), 'slice')} asked at once at most {percent(LEVEL, 0)} of "
+            "those named are expected to be wrong (Benjamini and Hochberg)."
         )
     if few := sum(one.rows < FEWEST_ROWS for one in found.slices):
         said.append(
@@ -59,17 +59,19 @@ def slice_name(one: Difference) -> str:
 
 def _overall(first: str, second: str, found: Paired) -> str:
     one = found.overall
+    figures = (one.difference, one.low, one.high)
+    low, high = aligned(one.low, figures, 3), aligned(one.high, figures, 3)
     way = "closer to the original than" if one.difference < 0 else "further from the original than"
     amount = (
-        f"{number(abs(one.difference), 3)} nats a token "
-        f"(95 % of the difference {number(one.low, 3)} to {number(one.high, 3)})"
+        f"{aligned(abs(one.difference), figures, 3)} nats a token "
+        f"(95 % of the difference {low} to {high})"
     )
     rows = counted(found.shared, "shared held-out row")
     if not one.is_beyond_chance:
         return (
             f"On {rows} {second} and {first} do not differ beyond chance in mean KL: the "
-            f"difference is {number(one.difference, 3)} nats a token (95 % {number(one.low, 3)} to "
-            f"{number(one.high, 3)})."
+            f"difference is {aligned(one.difference, figures, 3)} nats a token "
+            f"(95 % {low} to {high})."
         )
     return f"On {rows} {second} is {way} {first}, by {amount}: beyond chance."
 

@@ -97,3 +97,8 @@ def test_signed(value: float | None, text: str) -> None:
 )
 def test_figures_of_a_column_line_up(column: list[float | None], texts: list[str]) -> None:
     assert [formatting.aligned(value, column) for value in column] == texts
+
+
+def test_what_rounds_to_nothing_has_no_sign() -> None:
+    assert formatting.fixed(-0.000001, 5) == "0.00000"
+    assert formatting.fixed(-0.00001, 5) == "−0.00001"

@@ -163,3 +163,19 @@ def test_composing_without_scripts(new_page: Callable[..., Page], site: Site) ->
     page.get_by_role("button", name="Save the set").click()
     expect(page.get_by_role("heading", level=1)).to_have_text("Without scripts")
     expect(page.get_by_role("rowheader", name="Law").first).to_be_visible()
+
+
+def test_of_many_slices_the_named_ones_are_closed(page: Page, site: Site) -> None:
+    open_composer(page, site)
+    for count in range(4, 8):
+        page.get_by_role("button", name="Add a slice").click()
+        expect(page.get_by_role("group", name=f"Slice {count}")).to_be_attached()
+    first = page.get_by_role("group", name="Slice 1")
+    name = first.get_by_label("Name", exact=True)
+    expect(first).to_contain_text("Code in 60 programming languages")
+    expect(name).to_be_hidden()
+    first.locator("summary", has_text="Slice 1").click()
+    name.fill("Code")
+    first.locator("summary", has_text="Slice 1").click()
+    expect(first.locator("summary", has_text="Slice 1")).to_contain_text("Code")
+    expect(page.locator("#totals").get_by_role("row", name=re.compile("^Code "))).to_be_visible()
