@@ -18,8 +18,8 @@ import httpx
 from app.broker import broker
 from app.database import migrate, session_for
 from app.errors import CalibrantError, Conflict, PortInUse
-from app.jobs.liveness import die_with_parent
 from app.jobs.service import find_lost, is_any_held
+from app.liveness import die_with_parent
 from app.settings import ROOT, Settings
 
 READY_SECONDS = 60.0

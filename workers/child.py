@@ -11,8 +11,8 @@ from typing import IO
 from app.errors import CalibrantError
 from app.jobs import files
 from app.jobs.events import Event, Failed, Finished
-from app.jobs.liveness import die_with_parent
 from app.jobs.spec import JobSpec
+from app.liveness import die_with_parent
 
 
 def main(directory: Path, supervisor_pid: int) -> int:

@@ -26,11 +26,11 @@ from sqlmodel import Session, col
 from app.database import session_for, utc_now
 from app.jobs import files, record
 from app.jobs.events import Event, Failed, Finished, parse
-from app.jobs.liveness import group_is_gone, started_at, this_host
 from app.jobs.models import Job
 from app.jobs.service import get_job, move
 from app.jobs.spec import JobSpec
 from app.jobs.states import HELD_BY_WORKER, JobState
+from app.liveness import group_is_gone, started_at, this_host
 from app.settings import ROOT, Settings
 
 HEARTBEAT_SECONDS = 2.0

@@ -6,8 +6,8 @@ from typing import Any
 
 from celery.signals import worker_process_init
 
-from app.jobs.liveness import die_with_parent
 from app.jobs.queue import RUN_JOB
+from app.liveness import die_with_parent
 from app.settings import get_settings
 from workers.celery_app import celery_app
 from workers.supervisor import supervise

@@ -104,7 +104,7 @@ class Facts(BaseModel):
     path: str | None
     versions: dict[str, str]
 
-    @computed_field  # type: ignore[prop-decorator]
+    @computed_field
     @property
     def ratio(self) -> float | None:
         """The checkpoint's size over its source's."""

@@ -55,13 +55,13 @@ class Difference(BaseModel):
     p: float
     adjusted: float
 
-    @computed_field  # type: ignore[prop-decorator]  # mypy knows no decorated property
+    @computed_field
     @property
     def is_beyond_chance(self) -> bool:
         """Whether the change is called one."""
         return self.adjusted <= LEVEL
 
-    @computed_field  # type: ignore[prop-decorator]
+    @computed_field
     @property
     def verdict(self) -> str:
         """``better``, ``worse`` or ``no change`` beyond chance."""

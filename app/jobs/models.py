@@ -19,7 +19,7 @@ class Job(SQLModel, table=True):
     ``app.jobs.spec.JobSpec`` and ``result`` ``app.jobs.spec.JobResult``, as JSON.
     ``heartbeat_at`` is when its worker last said it is alive, ``event_at`` when the work itself
     last said something; the two tell a stalled job from a lost one. ``worker_host``,
-    ``worker_pid`` and ``worker_started`` (seconds since the epoch, from the kernel) name the
+    ``worker_pid`` and ``worker_started`` (seconds since that machine started) name the
     supervising process without being fooled by a reused pid; ``child_pid`` is the leader of the
     job's process group.
     """

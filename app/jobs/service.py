@@ -22,11 +22,11 @@ from app.calibration.held_out import held_out_for
 from app.database import utc_now
 from app.errors import Conflict, NotFound, Refused
 from app.jobs import files
-from app.jobs.liveness import process_is_alive, this_host
 from app.jobs.models import Job, JobEvent
 from app.jobs.queue import send
 from app.jobs.spec import JobSpec, Resume
 from app.jobs.states import FINAL, HELD_BY_WORKER, JobKind, JobState, may_follow
+from app.liveness import process_is_alive, this_host
 from app.recipes import service as recipes
 from app.recipes.schema import DEFAULT_PRESET
 from app.settings import Settings
@@ -73,13 +73,17 @@ def count_jobs(session: Session, *, state: JobState | None = None) -> int:
     return session.exec(statement).one()
 
 
-def list_events(session: Session, job_id: str, *, after: int = 0) -> list[JobEvent]:
-    """The events of a job whose number is past ``after``, in order."""
+def list_events(
+    session: Session, job_id: str, *, after: int = 0, type: str | None = None
+) -> list[JobEvent]:
+    """The events of a job whose number is past ``after``, in order, of one type or of any."""
     statement = (
         select(JobEvent)
         .where(JobEvent.job_id == job_id, col(JobEvent.number) > after)
         .order_by(col(JobEvent.number))
     )
+    if type:
+        statement = statement.where(JobEvent.type == type)
     return list(session.exec(statement))
 
 

@@ -10,7 +10,7 @@ from sqlmodel import Session
 
 from app.database import utc_now
 from app.jobs import files, service
-from app.jobs.liveness import Activity, activity_of
+from app.jobs.activity import Activity, activity_of
 from app.jobs.models import Job, JobEvent
 from app.jobs.spec import JobResult, LayerReport
 from app.jobs.states import FINAL, STEPS, JobKind, JobState, Step
@@ -58,7 +58,7 @@ class JobRow(BaseModel):
     seconds: float | None
     failure: str | None
 
-    @computed_field  # type: ignore[prop-decorator]
+    @computed_field
     @property
     def is_final(self) -> bool:
         """Whether nothing about the job changes any more."""

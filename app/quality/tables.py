@@ -8,9 +8,9 @@ from enum import StrEnum
 from typing import Any
 
 from pydantic import BaseModel
-from sqlmodel import Session, col, select
+from sqlmodel import Session
 
-from app.jobs.models import JobEvent
+from app.jobs import service
 from app.jobs.spec import Evaluation
 from app.negotiation import Table
 from app.paging import page_of
@@ -110,12 +110,7 @@ def _slices(_: Session, settings: Settings, job_id: str) -> Rows:
 
 
 def _searches(session: Session, _: Settings, job_id: str) -> Rows:
-    statement = (
-        select(JobEvent)
-        .where(JobEvent.job_id == job_id, JobEvent.type == "mapping")
-        .order_by(col(JobEvent.number))
-    )
-    return measures.mapping_errors(session.exec(statement))
+    return measures.mapping_errors(service.list_events(session, job_id, type="mapping"))
 
 
 def _experts(_: Session, settings: Settings, job_id: str) -> Rows:

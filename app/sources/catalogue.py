@@ -16,7 +16,7 @@ from sqlmodel.sql.expression import SelectOfScalar
 
 from app.errors import CompositionRefused, NotFound
 from app.facets import Facet
-from app.jobs.liveness import process_is_alive
+from app.liveness import process_is_alive
 from app.nearest import nearest
 from app.settings import Settings
 from app.sources.built_in import built_in_entries

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from sqlmodel import Session
 
 from app.errors import Conflict
-from app.jobs.liveness import started_at
+from app.liveness import started_at
 from app.processes import environment
 from app.settings import ROOT, Settings
 from app.sources.catalogue import get_entry

@@ -15,7 +15,7 @@ class SourceRecord(SQLModel, table=True):
     """A source somebody added, or one that comes with Calibrant and was changed or fetched.
 
     ``document`` is ``app.sources.entry.SourceEntry`` as JSON. ``fetch_pid`` and ``fetch_started``
-    (seconds since the epoch, from the kernel) name the process that fetches it, ``fetch_read`` is
+    (seconds since the machine started) name the process that fetches it, ``fetch_read`` is
     how many rows it has read, ``problem`` why the last fetch failed.
     """
 

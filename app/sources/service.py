@@ -12,7 +12,7 @@ from sqlmodel import Session, select
 
 from app.calibration.models import CalibrationSet
 from app.errors import CalibrantError, Conflict, Refused
-from app.jobs.liveness import process_is_alive
+from app.liveness import process_is_alive
 from app.nearest import nearest
 from app.row_formats.formatters import require_formatter
 from app.settings import Settings

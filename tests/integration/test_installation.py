@@ -18,9 +18,9 @@ from app.broker import answers, client_for
 from app.database import session_for, utc_now
 from app.errors import BrokerGone
 from app.jobs import service
-from app.jobs.liveness import this_host
 from app.jobs.models import Job
 from app.jobs.states import JobState
+from app.liveness import this_host
 from app.settings import Settings
 from tests.integration.rows import add_job
 from tests.integration.server import calibrant, serving

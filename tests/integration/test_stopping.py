@@ -15,9 +15,9 @@ from app.calibration.service import save_set
 from app.calibration.starter import software_engineer
 from app.database import session_for
 from app.jobs import service
-from app.jobs.liveness import group_is_gone
 from app.jobs.models import Job
 from app.jobs.states import JobState
+from app.liveness import group_is_gone
 from app.settings import Settings
 from tests.integration.server import calibrant, serving
 from tests.seed import queued_job

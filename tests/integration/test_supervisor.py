@@ -16,9 +16,9 @@ from sqlmodel import Session
 from app.database import session_for, utc_now
 from app.jobs import service
 from app.jobs.events import parse
-from app.jobs.liveness import started_at, this_host
 from app.jobs.models import Job
 from app.jobs.states import JobState
+from app.liveness import started_at, this_host
 from app.settings import Settings
 from tests.integration.rows import add_job
 from workers.supervisor import Command, supervise
