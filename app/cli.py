@@ -85,9 +85,10 @@ def _settings(host: str | None, port: int | None) -> Settings:
 
 
 def _serve(running: Installation) -> None:
-    """Wait until somebody stops the program, or a process of it ends by itself."""
+    """Wait until somebody stops the program; what ends by itself is started again."""
     while True:
-        running.require_alive()
+        for sentence in running.mend():
+            complain(sentence)
         time.sleep(0.5)
 
 

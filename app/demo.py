@@ -12,6 +12,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from app.base_models.service import DEMO_MODEL, add_model
 from app.calibration.service import save_set
 from app.calibration.starter import software_engineer
+from app.console import complain
 from app.database import session_for
 from app.jobs import service
 from app.jobs.models import Job, JobEvent
@@ -65,7 +66,8 @@ def _watch(settings: Settings, running: Installation, job_id: str) -> Job:
         }
         seen = 0
         while True:
-            running.require_alive()
+            for sentence in running.mend():
+                complain(sentence)
             with session_for(settings) as session:
                 job = service.get_job(session, job_id)
                 events = service.list_events(session, job_id, after=seen)

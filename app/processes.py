@@ -24,6 +24,70 @@ from app.settings import ROOT, Settings
 
 READY_SECONDS = 60.0
 STOP_SECONDS = 3.0
+# So often within so many seconds a process is started again.
+RESTARTS = 3
+RESTART_SECONDS = 120.0
+
+
+class ServedProcess:
+    """A process of the installation, which is started again when it ends by itself."""
+
+    def __init__(self, name: str, command: list[str], settings: Settings) -> None:
+        self._name, self._command, self._settings = name, command, settings
+        self._begun: list[float] = []
+        self._process = self._start()
+
+    @property
+    def pid(self) -> int:
+        """The process's id."""
+        return self._process.pid
+
+    def require_alive(self) -> None:
+        """Raise CalibrantError when it ended by itself."""
+        if self._process.poll() is not None:
+            raise CalibrantError(f"{self._what_happened()}.")
+
+    def mend(self) -> str | None:
+        """Start it again when it ended by itself, and say so. Raises CalibrantError when that was
+        tried ``RESTARTS`` times within ``RESTART_SECONDS``."""
+        if self._process.poll() is None:
+            return None
+        now = time.monotonic()
+        if sum(now - begun < RESTART_SECONDS for begun in self._begun) > RESTARTS:
+            raise CalibrantError(f"{self._what_happened()}, again and again.")
+        said = f"{self._what_happened()}, and is started again."
+        self._process = self._start()
+        return said
+
+    def end(self) -> None:
+        """Politely, and then not: a worker that holds a job would wait for the job's end. Whatever
+        it started dies with it (``die_with_parent``)."""
+        self._process.terminate()
+        try:
+            self._process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def _what_happened(self) -> str:
+        return (
+            f"The {self._name} process stopped with exit code {self._process.returncode} (its log "
+            f"is {self._name}.log in the data directory)"
+        )
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        self._begun.append(time.monotonic())
+        with (self._settings.data_dir / f"{self._name}.log").open("ab") as log_file:
+            return subprocess.Popen(
+                self._command,
+                cwd=ROOT,
+                env=environment(self._settings),
+                stdin=subprocess.DEVNULL,
+                stdout=log_file,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                preexec_fn=die_with_parent,
+            )
 
 
 @dataclass(frozen=True)
@@ -31,17 +95,13 @@ class Installation:
     """A running installation: where it is reached, and its processes."""
 
     address: str
-    web: subprocess.Popen[bytes]
-    worker: subprocess.Popen[bytes]
+    web: ServedProcess
+    worker: ServedProcess
 
-    def require_alive(self) -> None:
-        """Raise CalibrantError when one of the processes ended by itself."""
-        for name, process in (("web", self.web), ("worker", self.worker)):
-            if process.poll() is not None:
-                raise CalibrantError(
-                    f"The {name} process stopped with exit code {process.returncode}; "
-                    f"its log is in the data directory's {name}.log."
-                )
+    def mend(self) -> Iterator[str]:
+        """Start again whichever process ended by itself: a sentence each. Raises CalibrantError
+        when one of them does not stay."""
+        yield from filter(None, (self.worker.mend(), self.web.mend()))
 
 
 @contextmanager
@@ -128,35 +188,12 @@ def _worker_command() -> list[str]:
 
 
 @contextmanager
-def _process(
-    name: str, command: list[str], settings: Settings
-) -> Iterator[subprocess.Popen[bytes]]:
-    with (settings.data_dir / f"{name}.log").open("ab") as log_file:
-        process = subprocess.Popen(
-            command,
-            cwd=ROOT,
-            env=environment(settings),
-            stdin=subprocess.DEVNULL,
-            stdout=log_file,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-            preexec_fn=die_with_parent,
-        )
+def _process(name: str, command: list[str], settings: Settings) -> Iterator[ServedProcess]:
+    process = ServedProcess(name, command, settings)
     try:
         yield process
     finally:
-        _end(process)
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """Politely, and then not: a worker that holds a job would wait for the job's end. Whatever
-    it started dies with it (``die_with_parent``)."""
-    process.terminate()
-    try:
-        process.wait(STOP_SECONDS)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
+        process.end()
 
 
 def environment(settings: Settings) -> dict[str, str]:
@@ -178,7 +215,8 @@ def environment(settings: Settings) -> dict[str, str]:
 def _wait_until_ready(running: Installation) -> None:
     deadline = time.monotonic() + READY_SECONDS
     while time.monotonic() < deadline:
-        running.require_alive()
+        running.web.require_alive()
+        running.worker.require_alive()
         try:
             if httpx.get(f"{running.address}/healthz", timeout=2.0).is_success:
                 return

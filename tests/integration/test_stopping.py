@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Callable
 
+import httpx
 import psutil
 import pytest
 from sqlmodel import Session
@@ -61,6 +62,26 @@ def said_by(settings: Settings, job_id: str) -> str:
     with session_for(settings) as session:
         events = service.list_events(session, job_id)
     return " ".join(str(e.data.get("message", "")) for e in events if e.type == "notice")
+
+
+def test_what_is_killed_under_a_running_server_is_started_again(settings: Settings) -> None:
+    with serving(settings.data_dir) as server:
+        assert server.address
+        for name in ("celery", "uvicorn"):
+            parts = [one for one in psutil.Process(server.process.pid).children()
+                     if name in " ".join(one.cmdline())]  # fmt: skip
+            assert len(parts) == 1
+            parts[0].kill()
+        wait_for(lambda: server.everything().count("is started again") == 2)
+        wait_for(lambda: answers_at(server.address))
+        assert server.process.poll() is None
+
+
+def answers_at(address: str) -> bool:
+    try:
+        return httpx.get(f"{address}/healthz", timeout=2.0).is_success
+    except httpx.TransportError:
+        return False
 
 
 def test_a_stopped_server_says_lost_and_a_retry_can_be_cancelled(
