@@ -41,7 +41,7 @@ def parse_recipe(text: str, name: str, where: str) -> Imported:
     if not isinstance(document, dict):
         raise RecipeRefused(f"{where} is no recipe: it has no groups and no modifiers.")
     try:
-        return Imported(recipe=Recipe.model_validate(document))
+        return Imported(recipe=Recipe.model_validate({"name": name, **document}))
     except ValidationError as error:
         raise RecipeRefused(f"{where}: {placed_problem(error, Recipe)}") from error
 

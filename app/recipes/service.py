@@ -48,10 +48,8 @@ def save_recipe(session: Session, found: Imported, name: str) -> SavedRecipe:
     Raises RecipeRefused for a name that cannot stand in an address, Conflict for one that is
     taken: a recipe is never changed, because jobs name it.
     """
-    if not SLUG.match(name):
-        raise RecipeRefused(
-            f"{name!r} cannot be a recipe's name: use small letters, digits, - and _, 80 at most."
-        )
+    if problem := _problem_of_name(name):
+        raise RecipeRefused(problem)
     if name in PRESETS or session.get(SavedRecipe, name) is not None:
         raise Conflict(f"There is a recipe {name!r} already: choose another name.")
     recipe = found.recipe.model_copy(update={"name": name})
@@ -65,18 +63,30 @@ def save_recipe(session: Session, found: Imported, name: str) -> SavedRecipe:
     return saved
 
 
+def _problem_of_name(name: str) -> str | None:
+    """Why a name cannot stand in an address, and one like it that can."""
+    if SLUG.match(name):
+        return None
+    near = re.sub(r"[^a-z0-9_]+", "-", name.lower()).strip("-_")[:80]
+    advice = f"; {near!r} would do" if SLUG.match(near) else ""
+    return (
+        f"{name!r} cannot be a recipe's name: use small letters, digits, - and _, 80 at most"
+        f"{advice}."
+    )
+
+
 def lint(session: Session, text: str, name: str, model_id: str | None) -> Lint:
     """Hold a recipe's text against an added model, or against nothing. A model whose files cannot
     be read any more is an error of the lint: the text can still be written. Raises NotFound."""
     if len(text) > LONGEST_TEXT:
         return Lint(errors=[f"The recipe is longer than {LONGEST_TEXT:,} characters."])
-    weights, problems = None, []
+    weights, problems = None, list(filter(None, [_problem_of_name(name)] if name else []))
     if model_id:
         record = base_models.get_model(session, model_id)
         try:
             weights = weights_of(record.path, record.fingerprint, record.name)
         except ModelRefused as error:
-            problems = [f"{record.name}: {error.sentence}"]
+            problems.append(f"{record.name}: {error.sentence}")
     told = lint_text(text, name or "recipe", weights)
     return told.model_copy(update={"errors": [*problems, *told.errors]})
 

@@ -39,7 +39,7 @@ def propose(rows: Sequence[Mapping[str, Any]], only: str | None = None) -> Propo
 
     With ``only`` its columns alone are looked for. None when no row fits.
     """
-    names = list(dict.fromkeys(str(name) for row in rows for name in row))
+    names = _names(rows)
     best: Proposal | None = None
     for formatter, columns in _candidates(names, rows):
         if only is not None and formatter != only:
@@ -49,13 +49,13 @@ def propose(rows: Sequence[Mapping[str, Any]], only: str | None = None) -> Propo
             best = Proposal(formatter=formatter, columns=columns, fits=fits, looked_at=len(rows))
         if 2 * fits >= len(rows) > 0:
             break
-    return best and best.model_copy(update={"label_columns": _label_columns(names, rows)})
+    return best and best.model_copy(update={"label_columns": label_columns(rows)})
 
 
-def _label_columns(names: list[str], rows: Sequence[Mapping[str, Any]]) -> dict[Facet, str]:
-    """Columns called ``language`` or ``lang`` whose values a vocabulary knows."""
+def label_columns(rows: Sequence[Mapping[str, Any]]) -> dict[Facet, str]:
+    """Columns of some rows called ``language`` or ``lang`` whose values a vocabulary knows."""
     found: dict[Facet, str] = {}
-    for name in names:
+    for name in _names(rows):
         if name.lower() not in _LANGUAGE:
             continue
         values = [row[name] for row in rows if isinstance(row.get(name), str)]
@@ -65,6 +65,10 @@ def _label_columns(names: list[str], rows: Sequence[Mapping[str, Any]]) -> dict[
                 found[facet] = name
                 break
     return found
+
+
+def _names(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    return list(dict.fromkeys(str(name) for row in rows for name in row))
 
 
 def _candidates(

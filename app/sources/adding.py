@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Iterable
+from collections.abc import Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO
@@ -24,7 +24,7 @@ from app.row_formats.formatters import (
     known_formatter,
     require_formatter,
 )
-from app.row_formats.proposals import Proposal, propose
+from app.row_formats.proposals import Proposal, label_columns, propose
 from app.row_formats.turns import RowUnfit
 from app.settings import Settings
 from app.sources.entry import (
@@ -111,7 +111,8 @@ def add_upload(
         write_whole(kept, lambda target: shutil.copyfileobj(content, target, 1 << 20))
         origin = UploadOrigin(file=file_name, sha256=sha256, encoding=new.encoding)
         raw = raw_rows(kept, file_name, new.encoding, _limits(settings))
-        entry = _entry(new, name, origin, _proposal(file_name, new, raw))
+        first = list(islice(raw, LOOKED_AT))
+        entry = _entry(new, name, origin, _proposal(file_name, new, first), _first_cells(first))
         fetch_rows(entry, settings.sources_dir, progress, settings)
         add(session, entry)
     except BaseException:
@@ -131,7 +132,8 @@ def add_folder(
     name = _free_name(session, new, _stem(path.name))
     origin = FolderOrigin(path=path, encoding=new.encoding)
     raw = (one.row for one in folder_rows(origin, _limits(settings)))
-    entry = _entry(new, name, origin, _proposal(path.name, new, raw))
+    first = list(islice(raw, LOOKED_AT))
+    entry = _entry(new, name, origin, _proposal(path.name, new, first), _first_cells(first))
     try:
         fetch_rows(entry, settings.sources_dir, progress, settings)
         add(session, entry)
@@ -162,14 +164,17 @@ def add_hub(session: Session, new: NewSource, proposal: Proposal | None = None) 
     return entry
 
 
-def _proposal(where: str, new: NewSource, rows: Iterable[RawRow]) -> Proposal | None:
+def _first_cells(first: Sequence[RawRow]) -> list[Mapping[str, Any]]:
+    return [row.cells for row in first if row.cells is not None]
+
+
+def _proposal(where: str, new: NewSource, first: list[RawRow]) -> Proposal | None:
     """What the first rows ask for, where the person did not say it. Raises Refused."""
     if new.formatter:
         known_formatter(new.formatter)
     if new.formatter and new.columns:
         return None
-    first = list(islice(rows, LOOKED_AT))
-    found = propose([row.cells for row in first if row.cells is not None], new.formatter or None)
+    found = propose(_first_cells(first), new.formatter or None)
     if found is None:
         raise Refused(_why_none(where, new, first))
     return found
@@ -202,7 +207,13 @@ def _why_unfit(first: list[RawRow], names: list[str]) -> str:
     return ""
 
 
-def _entry(new: NewSource, name: str, origin: Origin, proposal: Proposal | None) -> SourceEntry:
+def _entry(
+    new: NewSource,
+    name: str,
+    origin: Origin,
+    proposal: Proposal | None,
+    cells: Sequence[Mapping[str, Any]] = (),
+) -> SourceEntry:
     formatter = new.formatter or (proposal.formatter if proposal else "")
     columns = new.columns or (proposal.columns if proposal else ())
     require_formatter(formatter, columns, new.params)
@@ -213,7 +224,7 @@ def _entry(new: NewSource, name: str, origin: Origin, proposal: Proposal | None)
         "columns": columns,
         "formatter": formatter,
         "params": new.params,
-        "label_columns": proposal.label_columns if proposal else {},
+        "label_columns": proposal.label_columns if proposal else label_columns(cells),
         "tags": new.tags,
         "license": new.license or None,
         "set_aside_limit": new.set_aside_limit,

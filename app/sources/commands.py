@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -35,6 +35,11 @@ Name = Annotated[str, typer.Argument(metavar="NAME", help="A source's name.")]
 Tags = Annotated[
     list[str] | None,
     typer.Option("--tag", help="facet=value for rows that carry none, e.g. spoken_language=fr"),
+]
+
+Columns = Annotated[
+    list[str] | None,
+    typer.Option("--column", help="facet=column that holds rows' own labels, e.g. domain=topic"),
 ]
 
 
@@ -164,12 +169,15 @@ def fetch(
 
 
 @app.command("tag")
-def tag_(name: Name, tag: Tags = None, json: Json = False) -> None:
-    """Label the rows of a source that carry no label themselves; ``facet=`` takes one away."""
+def tag_(name: Name, tag: Tags = None, column: Columns = None, json: Json = False) -> None:
+    """Label the rows of a source that carry no label themselves, and say in which columns others
+    carry theirs; ``facet=`` takes one away."""
     with installed() as (session, settings):
-        old = {facet.value: value for facet, value in get_entry(session, name).tags.items()}
-        tags = {**old, **_tags(tag)}
-        changes = {"tags": {facet: value for facet, value in tags.items() if value}}
+        old = get_entry(session, name)
+        changes = {
+            "tags": _changed(old.tags, _by_facet("--tag", tag)),
+            "label_columns": _changed(old.label_columns, _by_facet("--column", column)),
+        }
         entry = service.change(session, settings, name, changes)
     _said(entry.name, "tagged", json)
 
@@ -206,12 +214,22 @@ def _said(name: str, what: str, json: bool) -> None:
 
 
 def _tags(given: list[str] | None) -> dict[str, str]:
+    return _by_facet("--tag", given)
+
+
+def _changed(old: Mapping[Facet, str], new: Mapping[str, str]) -> dict[str, str]:
+    """What stands for each facet now; one that is empty is taken away."""
+    both = {**{facet.value: text for facet, text in old.items()}, **new}
+    return {facet: text for facet, text in both.items() if text}
+
+
+def _by_facet(option: str, given: list[str] | None) -> dict[str, str]:
     found = {}
     for one in given or []:
         facet, separator, value = one.partition("=")
         if not separator or facet not in set(Facet):
             known = ", ".join(Facet)
-            raise Refused(f"--tag {one!r} is not facet=value; the facets are {known}.")
+            raise Refused(f"{option} {one!r} is not facet=value; the facets are {known}.")
         found[facet] = value.strip()
     return found
 

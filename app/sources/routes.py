@@ -26,7 +26,7 @@ from app.settings import Settings
 from app.sources import service
 from app.sources.adding import NewSource, add_folder, add_hub, add_upload, by_comma
 from app.sources.catalogue import get_entry, get_source, list_sources
-from app.sources.entry import Column
+from app.sources.entry import Column, SourceEntry
 from app.sources.fetch_process import start_fetch
 from app.sources.search import SourceQuery
 from app.sources.uploads import Sent, SentDep
@@ -50,8 +50,8 @@ PageParam = Annotated[int, Query(ge=1, le=1_000_000)]
 
 
 class SourceChange(BaseModel):
-    """What to change of a source; a field that is not given stays. A tag that is empty is taken
-    away."""
+    """What to change of a source; a field that is not given stays. A tag that is empty, or the name
+    of a column that holds rows' own labels, is taken away."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -62,6 +62,9 @@ class SourceChange(BaseModel):
     spoken_language: Annotated[str | None, Field(max_length=80)] = None
     programming_language: Annotated[str | None, Field(max_length=80)] = None
     domain: Annotated[str | None, Field(max_length=80)] = None
+    spoken_language_column: Annotated[str | None, Field(max_length=200)] = None
+    programming_language_column: Annotated[str | None, Field(max_length=200)] = None
+    domain_column: Annotated[str | None, Field(max_length=200)] = None
     set_aside_limit: Annotated[int, Field(ge=0)] | Literal["none"] | None = None
     enabled: bool | None = None
 
@@ -77,19 +80,25 @@ class SourceChange(BaseModel):
             given["columns"] = by_comma(given["columns"])
         return validated(cls, given)
 
-    def changes(self, tags: dict[Facet, str]) -> dict[str, Any]:
-        """The fields of an entry that change; ``tags`` are those it has."""
-        given = self.model_dump(exclude_none=True, exclude={facet.value for facet in Facet})
+    def changes(self, entry: SourceEntry) -> dict[str, Any]:
+        """The fields of an entry that change."""
+        by_facet = {facet.value for facet in Facet} | {f"{facet.value}_column" for facet in Facet}
+        given = self.model_dump(exclude_none=True, exclude=by_facet)
         if given.get("set_aside_limit") == "none":
             given["set_aside_limit"] = None
         if "license" in given:
             given["license"] = given["license"] or None
-        new = {**tags}
-        for facet in Facet:
-            if (value := getattr(self, facet.value)) is not None:
-                new[facet] = value
-        wanted = {facet: value for facet, value in new.items() if value}
-        return given if wanted == tags else {**given, "tags": wanted}
+        return {
+            **given,
+            **self._labels("tags", entry.tags, ""),
+            **self._labels("label_columns", entry.label_columns, "_column"),
+        }
+
+    def _labels(self, field: str, old: dict[Facet, str], suffix: str) -> dict[str, Any]:
+        new = {facet: getattr(self, f"{facet.value}{suffix}") for facet in Facet}
+        kept = {facet: old.get(facet, "") if text is None else text for facet, text in new.items()}
+        wanted = {facet: text for facet, text in kept.items() if text}
+        return {} if wanted == old else {field: wanted}
 
 
 def _takes_file() -> dict[str, Any]:
@@ -178,9 +187,9 @@ def change_source(
     submission: SubmissionDep,
 ) -> Response:
     """Tag a source, change its formatter or columns, enable or disable it."""
-    tags = dict(get_entry(session, name).tags)
+    entry = get_entry(session, name)
     try:
-        changes = SourceChange.of(submission).changes(tags)
+        changes = SourceChange.of(submission).changes(entry)
         service.change(session, settings, name, changes)
     except Refused as error:
         if not wants_html(request):

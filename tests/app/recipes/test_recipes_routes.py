@@ -59,6 +59,28 @@ def test_a_name_that_cannot_be_used_keeps_what_was_typed(
     assert 'role="alert"' in refused.text
 
 
+def test_a_name_that_cannot_be_used_is_told_while_typing_with_one_that_can(
+    client: TestClient, html: dict
+) -> None:
+    given = {"text": OLD, "name": "Minimax-M2.1-Experts-only-AWQ"}
+    (told,) = client.post("/recipes/lint", json=given).json()["lint"]["errors"]
+    assert told.endswith("80 at most; 'minimax-m2-1-experts-only-awq' would do.")
+    refused = client.post("/recipes", data=given, headers=html)
+    assert "minimax-m2-1-experts-only-awq" in refused.text
+    kept = client.post("/recipes", json=given | {"name": "minimax-m2-1-experts-only-awq"})
+    assert kept.status_code == 201
+
+
+def test_the_name_of_the_form_is_that_of_a_text_without_one(client: TestClient) -> None:
+    text = "groups:\n- name: experts\n  targets: ['.*experts.*']\n"
+    assert (
+        client.post("/recipes/lint", json={"text": text, "name": "mine"}).json()["lint"]["errors"]
+        == []
+    )
+    kept = client.post("/recipes", json={"text": text, "name": "mine"})
+    assert kept.json()["recipe"]["name"] == "mine"
+
+
 def test_lint_holds_it_against_a_model(client: TestClient, html: dict, tmp_path: Path) -> None:
     model = client.post("/models", json={"path": str(write_model(tmp_path / "tiny"))}).json()
     given = {"text": TEXT, "name": "r", "model_id": model["model"]["id"]}

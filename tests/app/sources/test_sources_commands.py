@@ -59,6 +59,11 @@ def test_a_folder_is_fetched_anew(run: Any, sums: Path) -> None:
 def test_tag_disable_enable_delete(run: Any, sums: Path) -> None:
     run("add", str(sums))
     run("tag", "sums", "--tag", "domain=math")
+    run("tag", "sums", "--column", "programming_language=answer")
+    languages = run("list", "--kind", "upload")[0]["facets"]["programming_language"]
+    assert sum(languages.values()) == 5
+    run("tag", "sums", "--column", "programming_language=")
+    assert run("list", "--kind", "upload")[0]["facets"]["programming_language"] == {}
     assert run("list", "--kind", "upload")[0]["facets"]["domain"] == {"math": 5}
     run("disable", "sums")
     assert run("list", "--kind", "upload")[0]["in_use"] is False

@@ -199,3 +199,27 @@ def test_a_starter_pack_shows_its_rows_licences_and_notice(client: TestClient, h
     for name in ("nothing", "ultrachat-200k"):
         assert client.get(f"/sources/{name}/NOTICE").status_code == 404
     assert client.post("/sources/permissive/fetch").status_code == 409
+
+
+def test_columns_of_labels_are_found_beside_a_formatter_that_is_given_and_can_be_changed(
+    client: TestClient, html: dict[str, str]
+) -> None:
+    rows = [{"content": f"fn f{i}() {{}}", "lang": "Rust", "topic": "devops"} for i in range(20)]
+    content = "\n".join(json.dumps(row) for row in rows).encode()
+    given = {"name": "mine", "formatter": "raw_text", "columns": "content"}
+    file = {"file": ("mine.jsonl", content)}
+    assert client.post("/sources", data=given, files=file).status_code == 201
+    entry = client.get("/sources/mine").json()["entry"]
+    assert entry["label_columns"] == {"programming_language": "lang"}
+    page = client.get("/sources/mine", headers=html).text
+    assert 'name="programming_language_column"' in page
+    changed = client.post(
+        "/sources/mine",
+        data={"domain_column": "topic", "programming_language_column": ""},
+        headers=html,
+        follow_redirects=True,
+    )
+    assert changed.status_code == 200
+    view = client.get("/sources/mine").json()
+    assert view["entry"]["label_columns"] == {"domain": "topic"}
+    assert {tuple(row["facets"].items()) for row in view["preview"]} == {(("domain", "devops"),)}
