@@ -93,10 +93,11 @@ class ExpertsRuns:
     """How linearized experts run while a model is calibrated.
 
     ``trial`` replaces the weights of an experts module by stacked ones; ``captured``, when it is a
-    list, takes the inputs of experts that then do no work.
+    list, takes the inputs of experts that then do no work; those ``resting`` do none either.
     """
 
     trial: dict[nn.Module, Stacked] = field(default_factory=dict)
+    resting: set[nn.Module] = field(default_factory=set)
     captured: dict[nn.Module, list[ExpertsInput]] | None = None
     _kept: dict[int, deque[Dispatch]] = field(default_factory=dict)
 
@@ -118,6 +119,15 @@ class ExpertsRuns:
         finally:
             self.captured = None
 
+    @contextlib.contextmanager
+    def rest(self, experts: set[nn.Module]) -> Iterator[None]:
+        """Let experts give back zeros: nobody looks at their outputs."""
+        self.resting = experts
+        try:
+            yield
+        finally:
+            self.resting = set()
+
 
 def captures(experts: nn.Module) -> bool:
     """Whether ``ExpertsRuns`` governs this experts module: experts with a forward of their own
@@ -137,6 +147,8 @@ def lean_experts(runs: ExpertsRuns | None = None) -> Iterator[ExpertsRuns]:
     def forward(
         self: Any, hidden: torch.Tensor, indices: torch.Tensor, weights: torch.Tensor
     ) -> torch.Tensor:
+        if self in runs.resting:
+            return torch.zeros_like(hidden)
         trial = runs.trial.get(self)
         if trial is not None and trial.down is not None:
             return run_grouped(self, hidden, indices, weights, trial.gate_up, trial.down)
@@ -181,14 +193,14 @@ def run_experts(
     own gate and up."""
     weight = weights.T.flatten()[dispatch.order, None]
     total = torch.zeros_like(hidden)
-    for expert in range(experts.num_experts):
+    for expert, member in enumerate(members_of(experts)):
         begin, end = dispatch.bounds[expert : expert + 2]
         if begin == end and not every_token:
             continue
         tokens = dispatch.tokens[begin:end]
         mine = hidden if every_token else hidden.index_select(0, tokens)
         stacked = None if gate_up is None else gate_up[expert]
-        output = _run_expert(experts[expert], mine, stacked)
+        output = _run_expert(member, mine, stacked)
         if every_token:
             output = output.index_select(0, tokens)
         total.index_add_(0, tokens, (output * weight[begin:end]).to(total.dtype))
@@ -223,7 +235,8 @@ def run_grouped(
 
 def members_of(experts: Any) -> list[Any]:
     """The experts of an experts module, which iterates over its activation function too."""
-    return [experts[at] for at in range(experts.num_experts)]
+    children = dict(experts.named_children())
+    return [children[str(at)] for at in range(experts.num_experts)]
 
 
 def is_plain(expert: nn.Module) -> bool:

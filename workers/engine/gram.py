@@ -114,7 +114,10 @@ def _loss(
     """tr(D G Dᵀ) of each Linear, float32 [linears]."""
     losses = []
     for part in chunks(weights):
-        difference = rounder.scaled(weights[part], scales[part], torch.empty_like(weights[part]))
-        difference = difference.sub_(weights[part]).float()
-        losses.append((torch.bmm(difference, grams[part]) * difference).sum(dim=(1, 2)))
+        mine = weights[part]
+        rounded = rounder.scaled(mine, scales[part], rounder.scratch("rounded", mine, mine.dtype))
+        difference = rounded.sub_(mine).float()
+        product = rounder.scratch("product", difference, difference.dtype)
+        torch.bmm(difference, grams[part], out=product)
+        losses.append(product.mul_(difference).sum(dim=(1, 2)))
     return torch.cat(losses)

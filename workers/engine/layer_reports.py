@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +17,7 @@ from torch import nn
 from app.jobs.spec import ModuleReport
 from workers.engine.architecture import layer_index
 from workers.engine.packing import PackedWeight, pack_weight
+from workers.engine.smoothing import weight_of
 
 
 @dataclass
@@ -48,6 +50,22 @@ class LayerReporter(Modifier):
         done, self._done = self._done, PackedModules()
         return done
 
+    @contextlib.contextmanager
+    def as_packed(self) -> Iterator[None]:
+        """Give every module packed since the last call of ``take`` the weight that a reader of the
+        checkpoint gets; afterwards it has its own."""
+        own: list[tuple[torch.Tensor, torch.Tensor]] = []
+        try:
+            for module, name in self.names.items():
+                if name in self._done.packed:
+                    weight = weight_of(module)
+                    own.append((weight, weight.clone()))
+                    weight.copy_(self._done.packed[name].dequantized(weight.device))
+            yield
+        finally:
+            for weight, kept in own:
+                weight.copy_(kept)
+
     def on_initialize(self, state: State, **kwargs: Any) -> bool:  # noqa: ARG002
         """Nothing to prepare."""
         return True
@@ -70,9 +88,9 @@ class LayerReporter(Modifier):
         assert isinstance(weight, torch.Tensor)
         packed = pack_weight(weight, module.quantization_scheme, self.dtypes[name])
         self._done.packed[name] = packed
-        exact = weight.detach().double()
-        noise = float((packed.dequantized(weight.device).double() - exact).square().sum())
-        signal = float(exact.square().sum())
+        exact = weight.detach().to(torch.float64, copy=True)
+        noise = float(packed.dequantized(weight.device).double().sub_(exact).square_().sum())
+        signal = float(exact.square_().sum())
         index = layer_index(name)
         layer = -1 if index is None else index
         rows, columns = weight.shape

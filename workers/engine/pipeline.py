@@ -19,7 +19,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from compressed_tensors.quantization import disable_quantization, enable_quantization
 from llmcompressor.core import LifecycleCallbacks, active_session
 from llmcompressor.modifiers.utils.hooks import HooksMixin
 from llmcompressor.pipelines.registry import CalibrationPipeline
@@ -31,7 +30,8 @@ from app.jobs.spec import LayerReport, ModuleReport
 from app.jobs.states import Step
 from workers.engine.architecture import layer_index, layer_name_of
 from workers.engine.batches import PackedBatch, loader_of
-from workers.engine.experts_forward import every_expert, natural_routing
+from workers.engine.experts_forward import ExpertsRuns, every_expert, natural_routing
+from workers.engine.idle_experts import watched
 from workers.engine.layer_reports import LayerReporter, error_figures
 from workers.engine.layer_store import LayerRecord, LayerStore
 from workers.engine.memory import memory_now
@@ -45,7 +45,8 @@ TELL_SECONDS = 1.0
 @dataclass
 class Layerwise:
     """One run of the pipeline. ``scales`` are those the smoothing applies; ``every_token`` carries
-    outputs on with every expert run on every token, as stock does: bit for bit the same.
+    outputs on with every expert run on every token, as stock does: bit for bit the same. ``runs``
+    is how experts run; those whose outputs nothing sees rest while statistics are taken.
     ``tell`` receives the events; ``finished`` is how many records ``store`` has at the start.
     The first of ``held_out`` are carried along, unseen by the modifiers, for the error of each
     layer's output on rows it was not calibrated on."""
@@ -53,6 +54,7 @@ class Layerwise:
     store: LayerStore
     reporter: LayerReporter
     scales: ScaleLog
+    runs: ExpertsRuns
     tell: Emit
     every_token: bool
     layers: int
@@ -175,17 +177,24 @@ def _calibrate(run: Layerwise, number: int, stretch: Stretch, held_out: Stretch)
     session = active_session()
     name = _layer_of(run, stretch.modules)
     layer = layer_index(name) if name is not None else None
-    for batch, inputs in stretch.inputs():
-        session.state.current_batch_idx = batch
-        stretch.forward(inputs)
-        if layer is not None:
-            run.progress(layer, batch + 1, stretch.batches, at_once=batch + 1 == stretch.batches)
+    with contextlib.ExitStack() as stack:
+        for batch, inputs in stretch.inputs():
+            session.state.current_batch_idx = batch
+            if batch == 0:
+                with watched(stretch.modules) as unseen:
+                    stretch.forward(inputs)
+                stack.enter_context(run.runs.rest(unseen))
+            else:
+                stretch.forward(inputs)
+            if layer is not None:
+                at_end = batch + 1 == stretch.batches
+                run.progress(layer, batch + 1, stretch.batches, at_once=at_end)
     LifecycleCallbacks.sequential_epoch_end(stretch.modules)
     errors: dict[str, float] = {}
     if name is not None:
         module = stretch.model.get_submodule(name)
-        errors |= _output_error(stretch, module, "output")
-        errors |= _output_error(held_out, module, "held_out")
+        beside = {"output": stretch, "held_out": held_out}
+        errors = _output_errors(run.reporter, beside, module)
     run.close(number, errors)
 
 
@@ -202,29 +211,28 @@ def _carry_on(run: Layerwise, stretch: Stretch) -> None:
             stretch.carry(batch, stretch.forward(inputs))
 
 
-def _output_error(stretch: Stretch, layer: nn.Module, kind: str) -> dict[str, float]:
-    """The error of the decoder layer's outputs on the stretch's first batches, weights rounded
-    against weights as they are, from the same inputs, as figures called ``kind``; empty without a
-    batch."""
-    quantized = [each for each in stretch.modules if hasattr(each, "quantization_scheme")]
-    noise = signal = 0.0
-    with HooksMixin.disable_hooks(), natural_routing(), _outputs_of(layer) as outputs:
-        for _, inputs in stretch.inputs(OUTPUT_BATCHES):
-            outputs.clear()
-            stretch.forward(inputs)
-            with _quantizing(quantized):
-                stretch.forward(inputs)
-            exact, rounded = outputs
-            noise += float((rounded - exact).double().square().sum())
-            signal += float(exact.double().square().sum())
-    if signal == 0:
-        return {}
-    return {f"{kind}_{key}": figure for key, figure in error_figures(noise, signal).items()}
+def _output_errors(
+    reporter: LayerReporter, stretches: dict[str, Stretch], layer: nn.Module
+) -> dict[str, float]:
+    """The error of the decoder layer's outputs on each stretch's first batches, weights as they
+    were packed against weights as they are, from the same inputs, as figures named after the
+    stretch; none without a batch."""
+    with HooksMixin.disable_hooks(), natural_routing():
+        exact = {kind: _outputs_of(layer, stretch) for kind, stretch in stretches.items()}
+        with reporter.as_packed():
+            rounded = {kind: _outputs_of(layer, stretch) for kind, stretch in stretches.items()}
+    figures: dict[str, float] = {}
+    for kind in stretches:
+        pairs = list(zip(exact[kind], rounded[kind], strict=True))
+        noise = sum(float((two - one).double().square().sum()) for one, two in pairs)
+        signal = sum(float(one.double().square().sum()) for one, _ in pairs)
+        if signal > 0:
+            figures |= {f"{kind}_{key}": x for key, x in error_figures(noise, signal).items()}
+    return figures
 
 
-@contextlib.contextmanager
-def _outputs_of(layer: nn.Module) -> Iterator[list[torch.Tensor]]:
-    """The outputs of a decoder layer, as they come."""
+def _outputs_of(layer: nn.Module, stretch: Stretch) -> list[torch.Tensor]:
+    """The outputs of a decoder layer on the first batches of a stretch."""
     found: list[torch.Tensor] = []
 
     def take(_: nn.Module, __: Any, output: Any) -> None:
@@ -232,17 +240,8 @@ def _outputs_of(layer: nn.Module) -> Iterator[list[torch.Tensor]]:
 
     handle = layer.register_forward_hook(take)
     try:
-        yield found
+        for _, inputs in stretch.inputs(OUTPUT_BATCHES):
+            stretch.forward(inputs)
     finally:
         handle.remove()
-
-
-@contextlib.contextmanager
-def _quantizing(modules: list[nn.Module]) -> Iterator[None]:
-    for module in modules:
-        enable_quantization(module)
-    try:
-        yield
-    finally:
-        for module in modules:
-            disable_quantization(module)
+    return found

@@ -115,6 +115,7 @@ def quantize(
         store=store,
         reporter=reporter,
         scales=ScaleLog(plan.mappings),
+        runs=runs,
         tell=tell,
         every_token=carries_every_token(plan.recipe),
         layers=len({layer_index(name) for name in plan.modules}),

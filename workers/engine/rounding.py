@@ -20,16 +20,16 @@ from compressed_tensors.quantization.lifecycle.forward import fake_quantize
 from compressed_tensors.quantization.utils import calculate_qparams
 from llmcompressor.observers.helpers import flatten_for_calibration
 
-CHUNK_BYTES = 1 << 20
+CHUNK_BYTES = 1 << 19
 ACCELERATOR_CHUNK_BYTES = 1 << 28
 
 
 @dataclass
 class Rounder:
-    """Rounds weights by one scheme. ``buffers`` are scratch, by shape and dtype."""
+    """Rounds weights by one scheme. Its scratch tensors are kept, one for each shape and use."""
 
     args: QuantizationArgs
-    buffers: dict[tuple[torch.Size, torch.dtype, torch.device], torch.Tensor] = field(
+    _kept: dict[tuple[str, torch.Size, torch.dtype, torch.device], torch.Tensor] = field(
         default_factory=dict
     )
 
@@ -43,6 +43,13 @@ class Rounder:
             and self.args.strategy in (QuantizationStrategy.GROUP, QuantizationStrategy.CHANNEL)
         )
 
+    def scratch(self, use: str, like: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+        """An uninitialised tensor of the shape of ``like``, the same one at every call."""
+        key = (use, like.shape, dtype, like.device)
+        if key not in self._kept:
+            self._kept[key] = torch.empty(like.shape, dtype=dtype, device=like.device)
+        return self._kept[key]
+
     def scaled(
         self, weights: torch.Tensor, scales: torch.Tensor, out: torch.Tensor
     ) -> torch.Tensor:
@@ -52,28 +59,37 @@ class Rounder:
         greatest weight of every group lies halfway between two integers, and a last bit decides
         to which it is rounded.
         """
-        torch.mul(weights, scales.unsqueeze(-2), out=out)
-        return self.finish(out, scales)
-
-    def finish(self, product: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
-        """Q(P) / s of the products P = W · s, in place."""
+        self._multiply(weights, scales.unsqueeze(-2), out)
         if self.in_place:
-            self._round_(product)
+            self._round_(out)
         else:
-            product.copy_(self._rounded(product))
-        return product.div_(scales.unsqueeze(-2).to(product.dtype))
+            out.copy_(self._rounded(out))
+        return out.div_(scales.unsqueeze(-2).to(out.dtype))
+
+    def _multiply(self, weights: torch.Tensor, scales: torch.Tensor, out: torch.Tensor) -> None:
+        wide = torch.promote_types(weights.dtype, scales.dtype)
+        if wide == out.dtype or out.device.type != "cpu":
+            torch.mul(weights, scales, out=out)
+        else:  # On a CPU torch would convert into tensors that it makes anew at every call.
+            out.copy_(self.scratch("wide", weights, wide).copy_(weights).mul_(scales))
 
     def _round_(self, weights: torch.Tensor) -> None:
         """Round ``weights`` [..., in] in place."""
-        columns = weights.shape[-1]
-        groups = weights.view(-1, self.args.group_size or columns)
-        low, high = torch.aminmax(groups, dim=-1, keepdim=True)
-        steps = torch.maximum(low.neg_(), high)
+        groups = weights.view(-1, self.args.group_size or weights.shape[-1])
+        groups.mul_(self.quantize_(groups))
+
+    def quantize_(self, groups: torch.Tensor) -> torch.Tensor:
+        """Turn ``groups`` [..., group] of weights into their integers in place; the step of each
+        group [..., 1] comes back."""
+        # On a CPU twice as fast as both ends at once, whose greater magnitude it is.
+        magnitudes = torch.abs(groups, out=self.scratch("magnitudes", groups, groups.dtype))
+        steps = magnitudes.amax(dim=-1, keepdim=True)
         # A number of Python's would be multiplied by its reciprocal on CUDA.
         steps.div_(steps.new_full((), ((1 << self.args.num_bits) - 1) / 2))
-        steps.masked_fill_(steps == 0, torch.finfo(weights.dtype).eps)
+        steps.masked_fill_(steps == 0, torch.finfo(groups.dtype).eps)
         half = 1 << (self.args.num_bits - 1)
-        groups.div_(steps).clamp_(-half, half - 1).round_().mul_(steps)
+        groups.div_(steps).clamp_(-half, half - 1).round_()
+        return steps
 
     def _rounded(self, weights: torch.Tensor) -> torch.Tensor:
         rows = weights.reshape(-1, weights.shape[-1])

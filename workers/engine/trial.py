@@ -17,27 +17,24 @@ from workers.engine.smoothing import args_of, is_quantized, weight_of
 
 @dataclass
 class _Stack:
-    """The gate and up projections of an experts module, as one tensor [experts, 2 ·
-    intermediate, hidden] that holds the rounded weights of a grid point."""
+    """The gate and up projections of an experts module, each as one tensor [experts, 2 ·
+    intermediate, hidden]: their own weights and the rounded ones of a grid point."""
 
     experts: Any
     rounder: Rounder
+    originals: torch.Tensor
     rounded: torch.Tensor
 
     def set(self, scales: torch.Tensor) -> None:
         for part in chunks(self.rounded):
-            out = self.rounded[part]
-            for both, expert in zip(out, members_of(self.experts)[part], strict=True):
-                for half, projection in zip(both.chunk(2), _gate_and_up(expert), strict=True):
-                    torch.mul(weight_of(projection), scales, out=half)
-            self.rounder.finish(out, scales)
+            self.rounder.scaled(self.originals[part], scales, self.rounded[part])
 
 
 class Trial:
     """Puts Q(W · s) / s in the place of every quantized balance layer of a mapping.
 
     Experts are rounded together, in a stack their forward reads; other layers in their own
-    weights, of which ``originals`` are copies.
+    weights, of which ``originals`` are copies. Those of the experts are moved to the stack.
     """
 
     def __init__(
@@ -48,7 +45,11 @@ class Trial:
         runs: ExpertsRuns,
     ) -> None:
         quantized = [layer for layer in balance if is_quantized(layer)]
-        found = [_stack(module, set(quantized)) for module in parent.modules() if captures(module)]
+        found = [
+            _stack(module, set(quantized), originals)
+            for module in parent.modules()
+            if captures(module)
+        ]
         self._stacks = [stack for stack in found if stack is not None]
         stacked = {
             projection
@@ -86,8 +87,11 @@ def _gate_and_up(expert: Any) -> tuple[Any, Any]:
     return expert.gate_proj, expert.up_proj
 
 
-def _stack(experts: Any, quantized: set[nn.Module]) -> _Stack | None:
-    """A stack for experts whose gates and ups are all rounded alike and have no bias."""
+def _stack(
+    experts: Any, quantized: set[nn.Module], originals: dict[nn.Module, torch.Tensor]
+) -> _Stack | None:
+    """A stack for experts whose gates and ups are all rounded alike and have no bias. Their
+    ``originals`` become parts of it, so that weights are not held twice."""
     members = members_of(experts)
     if not all(is_plain(expert) for expert in members):
         return None
@@ -97,6 +101,9 @@ def _stack(experts: Any, quantized: set[nn.Module]) -> _Stack | None:
     args = args_of(projections[0])
     if any(args_of(each) != args for each in projections):
         return None
-    first = weight_of(projections[0])
-    shape = (len(members), 2 * first.shape[0], first.shape[1])
-    return _Stack(experts, Rounder(args), first.new_empty(shape))
+    first = originals[projections[0]]
+    stacked = first.new_empty((len(members), 2 * first.shape[0], first.shape[1]))
+    halves = (half for both in stacked for half in both.chunk(2))
+    for projection, half in zip(projections, halves, strict=True):
+        originals[projection] = half.copy_(originals[projection])
+    return _Stack(experts, Rounder(args), stacked, torch.empty_like(stacked))
