@@ -99,3 +99,15 @@ def test_copying_a_hash(new_page: Callable[..., Page], site) -> None:
     expect(row.get_by_role("status")).to_have_text("copied")
     copied = page.evaluate("navigator.clipboard.readText()")
     assert copied == row.locator("code").get_attribute("title")
+
+
+def test_whatever_the_keyboard_is_on_has_a_sharp_ring(page: Page, site) -> None:
+    open_page(page, site, "compose")
+    page.locator("#name").focus()
+    ring = "getComputedStyle(document.activeElement).outline"
+    kinds = set()
+    for _ in range(16):
+        kinds.add(page.evaluate("document.activeElement.type || document.activeElement.tagName"))
+        assert "solid 2px" in page.evaluate(ring), page.evaluate("document.activeElement.outerHTML")
+        page.keyboard.press("Tab")
+    assert kinds >= {"text", "checkbox", "range", "select-one", "SUMMARY"}
