@@ -38,8 +38,8 @@ from workers.engine.loading import limits_of, linearize, load_tokenizer
 from workers.engine.mappings import TreeMapping
 from workers.engine.observation import Observed, observe
 from workers.engine.quantization import Plan, plan_of, quantize
+from workers.engine.quantizing import stored_dtypes
 from workers.engine.run import load_for_computing
-from workers.engine.steps import stored_dtypes
 
 BUDGET = 30_000
 RECIPE = PRESETS["experts-w4a16-g32"]

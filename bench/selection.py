@@ -49,9 +49,9 @@ from workers.engine.forward import pack_for
 from workers.engine.loading import limits_of, linearize, load_tokenizer
 from workers.engine.observation import Observed, observe
 from workers.engine.quantization import plan_of, quantize
+from workers.engine.quantizing import stored_dtypes
 from workers.engine.routing import count_routing, write_coverage
 from workers.engine.run import load_for_computing
-from workers.engine.steps import stored_dtypes
 
 BUDGET = 60_000
 RECIPE = PRESETS["experts-w4a16-g32"].model_copy(update={"statistics": "routed", "search": "fast"})

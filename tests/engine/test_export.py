@@ -34,8 +34,8 @@ from workers.engine.loading import linearize, load_checkpoint, load_model
 from workers.engine.manifest import MANIFEST, described, read_manifest
 from workers.engine.preflight import refuse_unfit
 from workers.engine.quantization import Quantized, plan_of, quantize
+from workers.engine.quantizing import stored_dtypes
 from workers.engine.safetensors_files import INDEX
-from workers.engine.steps import stored_dtypes
 from workers.engine.verification import verify
 
 BATCHES = pack(rows_of(30, 40, 20), 64)

@@ -39,7 +39,7 @@ from workers.engine.loading import (
     refuse_unusable_source,
 )
 from workers.engine.quantization import plan_of, quantize
-from workers.engine.steps import stored_dtypes
+from workers.engine.quantizing import stored_dtypes
 from workers.engine.verification import verify
 
 BLOCKS = Fp8Blocks(16, 32, dynamic_activations=True)

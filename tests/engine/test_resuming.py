@@ -17,7 +17,7 @@ from app.jobs.spec import JobSpec
 from app.jobs.states import JobKind, Step
 from app.recipes.schema import PRESETS, Recipe
 from tests.engine import tiny_models
-from workers.engine import resuming, steps
+from workers.engine import quantizing, resuming
 from workers.engine.layer_store import Fingerprint, LayerRecord, LayerStore
 from workers.engine.main_job import run
 from workers.engine.manifest import described, package_versions
@@ -241,7 +241,7 @@ def test_too_little_device_memory_halves_the_batch_then_says_so(
 ) -> None:
     """No accelerator here: its allocator's error is raised in its place."""
     sizes: list[int] = []
-    quantize = steps.quantize
+    quantize = quantizing.quantize
 
     def small_memory(*args: Any, **kwargs: Any) -> Any:
         batches = args[3]
@@ -250,12 +250,12 @@ def test_too_little_device_memory_halves_the_batch_then_says_so(
             raise torch.OutOfMemoryError("CUDA out of memory.")
         return quantize(*args, **kwargs)
 
-    monkeypatch.setattr(steps, "quantize", small_memory)
+    monkeypatch.setattr(quantizing, "quantize", small_memory)
     events: list[Any] = []
     run(spec_for("small"), events.append)
     assert sizes[0] > 200 >= sizes[-1]
     assert any("starting again with" in e.message for e in events if isinstance(e, Notice))
-    monkeypatch.setattr(steps, "quantize", _never_fits)
+    monkeypatch.setattr(quantizing, "quantize", _never_fits)
     with pytest.raises(OutOfMemory, match="use shorter rows"):
         run(spec_for("none"), lambda _: None)
 

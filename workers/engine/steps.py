@@ -1,7 +1,7 @@
 """The steps of a job, each a function from what is known so far to what it adds.
 
-Every step returns the figures worth showing beside it, and
-writes its artifact into the job's directory, whole or not at all.
+Every step returns the figures worth showing beside it, and writes its artifact into the job's
+directory, whole or not at all.
 """
 
 from __future__ import annotations
@@ -11,46 +11,29 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
 from pydantic import BaseModel
-from transformers import PreTrainedModel
 
 from app.artifacts import write_model, write_text, write_whole
 from app.calibration.leakage import refuse_leaks
 from app.calibration.spec import SetSpec
 from app.coverage.profile import Profile
 from app.coverage.summary import concerns, starved
-from app.errors import CalibrantError, OutOfMemory, RecipeRefused
+from app.errors import CalibrantError, RecipeRefused
 from app.jobs import files
 from app.jobs.states import Step
 from app.quality.divergence import evaluation_of
-from app.recipes.schema import Recipe
 from workers.engine.architecture import moe_layers
 from workers.engine.calibration_rows import CalibrationRows, ModelLimits, read_rows
-from workers.engine.checkpoint_names import checkpoint_names
 from workers.engine.device import release_memory
 from workers.engine.evaluation import measure
 from workers.engine.export import Exported, export, exported_before, refuse_taken_destination
 from workers.engine.forward import pack_for
-from workers.engine.fp8_blocks import FP8, blocks_of
-from workers.engine.layer_store import LayerStore
-from workers.engine.loading import (
-    limits_of,
-    linearize,
-    load_tokenizer,
-    read_config,
-)
+from workers.engine.loading import limits_of, load_tokenizer
 from workers.engine.manifest import source_of
 from workers.engine.observation import observe
 from workers.engine.preflight import meta_model, preflight, refuse_too_large, refuse_unfit
-from workers.engine.quantization import (
-    Plan,
-    Quantized,
-    names_of_smoothed,
-    plan_of,
-    quantize,
-)
-from workers.engine.resuming import fingerprint, kept_bytes, open_store
+from workers.engine.quantizing import quantized_in_memory
+from workers.engine.resuming import kept_bytes
 from workers.engine.routing import (
     RoutingCounts,
     RoutingTally,
@@ -62,9 +45,6 @@ from workers.engine.safetensors_files import Shards
 from workers.engine.verification import verify
 
 Figures = dict[str, Any]
-
-TOKENS_A_BATCH = 512
-FEWEST_TOKENS = 16
 
 
 def build(run: Run) -> Figures:
@@ -188,7 +168,7 @@ def quantize_step(run: Run) -> Figures:
     """Smooth and quantize layer by layer; ``layers.json`` and ``modules.json``."""
     rows = needed(run.rows)
     recipe = needed(run.spec.recipe)
-    run.quantized = _quantized_in_memory(run, rows, recipe)
+    run.quantized = quantized_in_memory(run, rows, recipe)
     plan = run.quantized.plan
     run.result.layers = run.quantized.layers
     _write_list(run.spec.directory / files.LAYERS, run.quantized.layers)
@@ -281,59 +261,6 @@ def verify_step(run: Run) -> Figures:
     return {"ok": found.ok, "tensors": found.tensors, "quantized": found.quantized}
 
 
-def _quantized_in_memory(run: Run, rows: CalibrationRows, recipe: Recipe) -> Quantized:
-    """Quantize, with smaller batches as long as the accelerator's memory is too small.
-
-    Raises OutOfMemory when a single row does not fit.
-    """
-    tokens = TOKENS_A_BATCH
-    while True:
-        try:
-            return _quantized(run, rows, recipe, tokens)
-        except torch.OutOfMemoryError as error:
-            smaller = tokens // 2
-            if smaller < FEWEST_TOKENS:
-                raise OutOfMemory(
-                    f"The accelerator's memory is too small for a batch of {tokens:,} tokens of "
-                    f"this model: use shorter rows, or an accelerator with more memory. {error}"
-                ) from error
-            message = (
-                f"The accelerator's memory was too small for batches of {tokens:,} tokens: "
-                f"starting again with {smaller:,}."
-            )
-            run.notice(message, Step.QUANTIZE, warning=True)
-        run.model = None
-        release_memory()
-        tokens = smaller
-
-
-def _quantized(run: Run, rows: CalibrationRows, recipe: Recipe, tokens: int) -> Quantized:
-    spec = run.spec
-    model = linearize(run.loaded_model())
-    plan = plan_of(meta_model(spec.model), recipe)
-    batches = pack_for(model, rows.rows, tokens)
-    torch.manual_seed(spec.seed)
-    store = LayerStore(spec.layers_directory, plan.scheme)
-    finished = open_store(
-        store, fingerprint(spec, rows, model, tokens), spec.resume, spec.layers_from, run.emit
-    )
-    dtypes = stored_dtypes(model, plan, spec.model)
-    tokenizer = load_tokenizer(spec.model)
-    blocks = blocks_of(read_config(spec.model))
-    return quantize(
-        model,
-        tokenizer,
-        plan,
-        batches,
-        dtypes,
-        run.emit,
-        store,
-        finished,
-        blocks,
-        run.original.batches if run.original else (),
-    )
-
-
 STEP_FUNCTIONS: dict[Step, Callable[[Run], Figures]] = {
     Step.BUILD: build,
     Step.PROFILE: profile,
@@ -344,23 +271,6 @@ STEP_FUNCTIONS: dict[Step, Callable[[Run], Figures]] = {
     Step.PREFLIGHT: preflight_step,
     Step.AUDIT: audit_step,
 }
-
-
-def stored_dtypes(model: PreTrainedModel, plan: Plan, source: Path) -> dict[str, torch.dtype]:
-    """The checkpoint's dtype of every weight that will change, by module name; float8 for one
-    that is smoothed and stays in FP8 blocks, the model's own where such a weight is packed.
-
-    Raises ModelRefused when a weight to quantize has no tensor of its own in the checkpoint.
-    """
-    shards = Shards(source)
-    names = checkpoint_names(model, shards.tensors)
-    found = {
-        name: shards.tensors[names.source_weight(name)].dtype
-        for name in names_of_smoothed(plan) | plan.modules.keys()
-    }
-    plain = meta_model(source).dtype
-    packed = {name: plain for name in plan.modules if found[name] == FP8}
-    return {**found, **packed}
 
 
 def _built(run: Run, wanted: SetSpec | Path, *, held_out: bool = False) -> Path:

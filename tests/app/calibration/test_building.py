@@ -60,8 +60,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def built(model_dir: Path, home: Path) -> BuiltSet:
-    return build_set(SPEC, tokenizer_dir=model_dir, sets_dir=home / "sets")
+def built(model_dir: Path, home: Path, index_dir: Path) -> BuiltSet:
+    return build_set(SPEC, tokenizer_dir=model_dir, sets_dir=home / "sets", index_dir=index_dir)
 
 
 def test_the_columns_are_those_the_engine_reads(built: BuiltSet) -> None:
@@ -142,12 +142,16 @@ def test_the_id_is_the_hash_of_the_identity(built: BuiltSet) -> None:
 
 
 def test_a_set_that_is_there_is_not_built_again(
-    built: BuiltSet, model_dir: Path, home: Path
+    built: BuiltSet, model_dir: Path, home: Path, index_dir: Path
 ) -> None:
     before = built.rows_file.stat()
     calls: list[tuple[int, int]] = []
     again = build_set(
-        SPEC, tokenizer_dir=model_dir, sets_dir=home / "sets", progress=lambda *a: calls.append(a)
+        SPEC,
+        tokenizer_dir=model_dir,
+        sets_dir=home / "sets",
+        index_dir=index_dir,
+        progress=lambda *a: calls.append(a),
     )
     assert again == built
     assert built.rows_file.stat().st_mtime_ns == before.st_mtime_ns
@@ -158,10 +162,11 @@ def test_a_set_that_is_there_is_not_built_again(
     "change", [{"seed": 8}, {"max_length": 255}, {"token_budget": 5999}, {"name": "other"}]
 )
 def test_another_composition_is_another_set(
-    built: BuiltSet, model_dir: Path, home: Path, change: dict[str, object]
+    built: BuiltSet, model_dir: Path, home: Path, index_dir: Path, change: dict[str, object]
 ) -> None:
     spec = SPEC.model_copy(update=change)
-    assert build_set(spec, tokenizer_dir=model_dir, sets_dir=home / "sets").id != built.id
+    places = {"tokenizer_dir": model_dir, "sets_dir": home / "sets", "index_dir": index_dir}
+    assert build_set(spec, **places).id != built.id
 
 
 def test_two_processes_give_the_same_bytes(
@@ -230,13 +235,11 @@ def test_rows_that_do_not_render_are_set_aside_with_the_reason(
     ],
 )
 def test_a_refused_composition_leaves_nothing(
-    model_dir: Path, home: Path, tmp_path: Path, change: dict[str, object], sentence: str
+    model_dir: Path, index_dir: Path, tmp_path: Path, change: dict[str, object], sentence: str
 ) -> None:
     spec = SPEC.model_copy(update=change)
     with pytest.raises(CompositionRefused, match=sentence):
-        build_set(
-            spec, tokenizer_dir=model_dir, sets_dir=tmp_path / "sets", index_dir=home / "index"
-        )
+        build_set(spec, tokenizer_dir=model_dir, sets_dir=tmp_path / "sets", index_dir=index_dir)
     assert not (tmp_path / "sets").exists()
 
 
@@ -247,7 +250,7 @@ def test_a_model_without_a_tokenizer_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_loses_nothing(
-    built: BuiltSet, model_dir: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+    built: BuiltSet, model_dir: Path, home: Path, index_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -256,7 +259,10 @@ def test_a_full_disk_loses_nothing(
     before = sorted((home / "sets").iterdir())
     with pytest.raises(DiskFull):
         build_set(
-            SPEC.model_copy(update={"seed": 99}), tokenizer_dir=model_dir, sets_dir=home / "sets"
+            SPEC.model_copy(update={"seed": 99}),
+            tokenizer_dir=model_dir,
+            sets_dir=home / "sets",
+            index_dir=index_dir,
         )
     assert sorted((home / "sets").iterdir()) == before
     assert load_built_set(built.directory) == built

@@ -2,8 +2,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
 from app.calibration.index import open_index
 from app.calibration.rendered_rows import Block, blocks_of, rendered_page
 from app.calibration.spec import SetSpec
@@ -48,11 +46,6 @@ def test_a_very_long_row_is_shown_at_its_beginning_and_around_its_cut(model_dir:
     assert len(shown) < 6000
     assert text_of(blocks, cut=True)
     assert row.text.startswith(shown[:500])
-
-
-@pytest.fixture(scope="module")
-def index_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("index")
 
 
 def test_pages_hold_each_row_of_the_set_once(model_dir: Path, index_dir: Path) -> None:

@@ -16,11 +16,6 @@ from app.facets import PROGRAMMING_LANGUAGES, Facet
 from app.sources.rows import rows_files
 
 
-@pytest.fixture(scope="module")
-def index_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("index")
-
-
 def composed(spec: SetSpec, model_dir: Path, index_dir: Path) -> Composition:
     return compose(spec, open_index(rows_files(spec.sources), model_dir, index_dir).pool(spec))
 

@@ -16,11 +16,6 @@ from app.sources.rows import rows_files
 from tests.app.calibration.large_index import fifty_slices, large_index
 
 
-@pytest.fixture(scope="module")
-def index_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("index")
-
-
 def test_the_prediction_is_what_a_build_gives(
     model_dir: Path, index_dir: Path, tmp_path: Path
 ) -> None:
