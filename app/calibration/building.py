@@ -136,7 +136,8 @@ def _chosen(
     for row_id, part in zip(row_ids, composition.slice_names, strict=True):
         length = lengths.get(row_id, 0)
         if isinstance(length, str):
-            refused.append(SetAside(source=rows[row_id]["source"], row=row_id, reason=length))
+            why = f"slice {part!r}: {length}"
+            refused.append(SetAside(source=rows[row_id]["source"], row=row_id, reason=why))
         elif row_id not in prompts or _spend(left, part, min(length, spec.max_length)):
             kept.append((row_id, part))
     ids, names = zip(*kept, strict=True) if kept else ((), ())

@@ -30,6 +30,7 @@ from app.calibration.views import (
     model_choices,
     refused_fields,
     set_list,
+    set_rows,
     set_rows_view,
     set_view,
     totals_view,
@@ -56,10 +57,12 @@ FACET_COLUMNS = (
 
 
 @router.get("/sets", response_model=SetListView)
-def sets_page(request: Request, session: SessionDep) -> Response:
-    """Every saved set, the newest first."""
-    view = set_list(session)
-    rows = ([getattr(row, column) for column in SET_COLUMNS] for row in view.sets)
+def sets_page(
+    request: Request, session: SessionDep, page: Annotated[int, Query(ge=1, le=1_000_000)] = 1
+) -> Response:
+    """The saved sets, the newest first. Their CSV has every page."""
+    view = set_list(session, page)
+    rows = ([getattr(row, column) for column in SET_COLUMNS] for row in set_rows(session))
     return answer(request, view, "sets/list.html", table=Table("sets", SET_COLUMNS, rows))
 
 

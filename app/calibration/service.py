@@ -6,7 +6,7 @@ import secrets
 from pathlib import Path
 from typing import Any
 
-from sqlmodel import Session, col, select
+from sqlmodel import Session, col, func, select
 
 from app.calibration.composition import compose
 from app.calibration.index import CorpusIndex, open_index
@@ -16,6 +16,7 @@ from app.errors import CompositionRefused, NotFound
 from app.settings import Settings
 from app.sources.rows import RowsFile, rows_files
 from app.sources.starter_corpus import PACKS
+from app.validation import validated
 
 
 def save_set(
@@ -37,11 +38,17 @@ def save_set(
     return saved
 
 
-def list_sets(session: Session) -> list[CalibrationSet]:
-    """Every set, the newest first."""
-    return list(
-        session.exec(select(CalibrationSet).order_by(col(CalibrationSet.created_at).desc()))
-    )
+def list_sets(
+    session: Session, *, limit: int | None = None, offset: int = 0
+) -> list[CalibrationSet]:
+    """The sets, the newest first; all of them without a ``limit``."""
+    newest = col(CalibrationSet.created_at).desc(), col(CalibrationSet.id)
+    return list(session.exec(select(CalibrationSet).order_by(*newest).limit(limit).offset(offset)))
+
+
+def count_sets(session: Session) -> int:
+    """How many sets there are."""
+    return session.exec(select(func.count()).select_from(CalibrationSet)).one()
 
 
 def get_set(session: Session, set_id: str) -> CalibrationSet:
@@ -53,8 +60,9 @@ def get_set(session: Session, set_id: str) -> CalibrationSet:
 
 
 def spec_of(calibration_set: CalibrationSet) -> SetSpec:
-    """The composition of a set."""
-    return SetSpec.model_validate(calibration_set.spec)
+    """The composition of a set. Raises Refused for one that an earlier version kept and this one
+    cannot read."""
+    return validated(SetSpec, calibration_set.spec)
 
 
 def index_for(settings: Settings, spec: SetSpec, tokenizer_dir: Path) -> CorpusIndex:

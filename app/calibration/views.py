@@ -22,6 +22,7 @@ from app.calibration.starter import of_source, software_engineer
 from app.calibration.totals import Totals, totals
 from app.errors import CalibrantError
 from app.facets import Facet, label_of, vocabulary
+from app.paging import page_within
 from app.recipes import service as recipes
 from app.recipes.schema import DEFAULT_PRESET, PRESETS, Recipe
 from app.set_files.comparing import builds_of
@@ -32,6 +33,7 @@ from app.sources.catalogue import SourceState, get_source, list_sources
 
 SAMPLE_ROWS = 6
 PAGE_ROWS = 10
+PAGE_SETS = 25
 
 
 class SetRow(BaseModel):
@@ -47,9 +49,12 @@ class SetRow(BaseModel):
 
 
 class SetListView(BaseModel):
-    """Every saved set, the newest first."""
+    """A page of the saved sets, the newest first, and how many there are."""
 
     sets: list[SetRow]
+    total: int
+    page: int
+    pages: int
 
 
 class ModelChoice(BaseModel):
@@ -166,9 +171,17 @@ def source_names(session: Session, settings: Settings, chosen: Sequence[str] = (
     return list(dict.fromkeys([*ready, *chosen]))
 
 
-def set_list(session: Session) -> SetListView:
-    """Every saved set."""
-    return SetListView(sets=[_set_row(saved) for saved in service.list_sets(session)])
+def set_list(session: Session, page: int) -> SetListView:
+    """A page of the saved sets."""
+    total = service.count_sets(session)
+    page, pages = page_within(total, page, PAGE_SETS)
+    saved = service.list_sets(session, limit=PAGE_SETS, offset=(page - 1) * PAGE_SETS)
+    return SetListView(sets=[_set_row(one) for one in saved], total=total, page=page, pages=pages)
+
+
+def set_rows(session: Session) -> list[SetRow]:
+    """Every saved set, as its list has it."""
+    return [_set_row(saved) for saved in service.list_sets(session)]
 
 
 def compose_view(
@@ -276,14 +289,16 @@ def recipe_choices(session: Session) -> list[RecipeChoice]:
 
 
 def _set_row(saved: CalibrationSet) -> SetRow:
-    spec = service.spec_of(saved)
+    """A set's row as it is kept, so that one that cannot be read any more hides no other."""
+    usual = {name: field.default for name, field in SetSpec.model_fields.items()}
+    spec = usual | saved.spec
     return SetRow(
         id=saved.id,
         name=saved.name,
-        slices=[part.name for part in spec.slices],
-        token_budget=spec.token_budget,
-        max_length=spec.max_length,
-        seed=spec.seed,
+        slices=[part["name"] for part in spec["slices"]],
+        token_budget=spec["token_budget"],
+        max_length=spec["max_length"],
+        seed=spec["seed"],
         created_at=saved.created_at,
     )
 

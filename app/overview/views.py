@@ -66,7 +66,7 @@ def overview(session: Session, settings: Settings) -> OverviewView:
         recent=[job_row(job, settings) for job in ended[:LATEST_JOBS]],
         latest=_latest(succeeded[0], settings) if succeeded else None,
         checkpoints=checkpoint_list(session).checkpoints[:LATEST_CHECKPOINTS],
-        sets=len(calibration.list_sets(session)),
+        sets=calibration.count_sets(session),
         models=len(models),
         jobs=jobs.count_jobs(session),
         model_id=models[0].id if models else None,

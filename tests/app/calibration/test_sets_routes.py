@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 from fastapi.testclient import TestClient
+from sqlmodel import Session
 
 from app.calibration.building import build_set
 from app.calibration.forms import fields_of_form, fields_of_spec, read_spec
+from app.calibration.models import CalibrationSet
 from app.calibration.spec import SetSpec
 from app.calibration.views import starter
 from app.settings import Settings
@@ -250,6 +252,34 @@ def test_a_slice_is_added_and_taken_out_without_scripts(
     assert 'value="Systems languages"' not in less
     assert 'value="German"' in less
     assert client.get("/sets").json()["sets"] == []
+
+
+def test_the_list_of_sets_is_paged_by_the_server(client: TestClient, html: dict) -> None:
+    document = small_spec().model_dump(mode="json")
+    for number in range(26):
+        client.post("/sets", json=document | {"name": f"set {number}"})
+    first, last = (client.get("/sets", params={"page": page}).json() for page in (1, 9))
+    assert (first["total"], first["pages"], len(first["sets"])) == (26, 2, 25)
+    assert [(one["page"], one["sets"][-1]["name"]) for one in (first, last)] == [
+        (1, "set 1"),
+        (2, "set 0"),
+    ]
+    assert "page 1 of 2" in client.get("/sets", headers=html).text
+    rows = list(csv.reader(io.StringIO(client.get("/sets?format=csv").text)))
+    assert len(rows) == 27
+
+
+def test_a_set_that_cannot_be_read_any_more_hides_no_other(
+    client: TestClient, html: dict, session: Session
+) -> None:
+    broken = small_spec().model_dump(mode="json")
+    broken["slices"][0]["prompt"] = {"template": "{% for", "facet": None, "values": []}
+    session.add(CalibrationSet(id="old", name="old", spec=broken))
+    session.commit()
+    assert "/sets/old" in client.get("/sets", headers=html).text
+    page = client.get("/sets/old", headers=html)
+    assert page.status_code == 422
+    assert "slices.0.prompt.template: The prompt template is not valid, line 1" in page.text
 
 
 def test_an_unknown_set_or_model(client: TestClient, html: dict) -> None:
