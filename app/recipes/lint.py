@@ -79,9 +79,12 @@ def lint_text(text: str, name: str, weights: Weights | None) -> Lint:
 
 
 def misfits(recipe: Recipe, weights: Weights) -> list[str]:
-    """What of a recipe certainly cannot be done to a model: a group size that does not divide, a
-    weight without a tensor of its own, one outside the decoder layers. Patterns that match nothing
-    are left to the module tree, which knows every name."""
+    """What of a recipe certainly cannot be done to a model: a group that matches nothing, a group
+    size that does not divide, a weight without a tensor of its own, one outside the decoder layers.
+    A single pattern that matches nothing is left to the module tree, which knows every name."""
+    for group in recipe.groups:
+        if not any(_matching(pattern, weights.shapes) for pattern in group.targets):
+            return [_matches_nothing(group.targets[0], group, weights)]
     chosen = {
         name: group
         for group in recipe.groups
@@ -101,11 +104,7 @@ def _hold_against(recipe: Recipe, weights: Weights, told: Lint) -> None:
                 PatternMatches(pattern=pattern, group=group.name, matches=len(matched))
             )
             if not matched:
-                example = next(reversed(list(weights.shapes)), "")
-                told.errors.append(
-                    f"{pattern} of group {group.name!r} matches nothing in {weights.name}, whose "
-                    f"modules are named like {example}."
-                )
+                told.errors.append(_matches_nothing(pattern, group, weights))
             for name in matched:
                 other = chosen.setdefault(name, group)
                 if other != group:
@@ -122,6 +121,14 @@ def _hold_against(recipe: Recipe, weights: Weights, told: Lint) -> None:
     told.errors.extend(_misfits(chosen, weights))
     told.warnings.extend(_advice(recipe, chosen))
     _measure(chosen, weights, told)
+
+
+def _matches_nothing(pattern: str, group: Group, weights: Weights) -> str:
+    example = next((name for name in reversed(list(weights.shapes)) if INSIDE.search(name)), "")
+    return (
+        f"{pattern} of group {group.name!r} matches nothing in {weights.name}, whose modules are "
+        f"named like {example}."
+    )
 
 
 def _matching(pattern: str, names: Iterable[str]) -> list[str]:

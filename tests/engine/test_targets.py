@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from app.recipes.schema import ATTENTION, EXPERTS, LINEARS, PRESETS, Group, Reci
 from tests.engine.tiny_models import DENSE, MOE, granite_moe, save, tiny_model
 from workers.engine.loading import linearize, load_model
 from workers.engine.preflight import meta_model, refuse_unfit
+from workers.engine.quantization import plan_of
 from workers.engine.targets import quantized_modules
 
 
@@ -83,3 +85,20 @@ def test_fused_sources_are_refused_before_the_work(tmp_path: Path) -> None:
     directory = save(tiny_model(granite_moe()), tmp_path / "granite")
     with pytest.raises(ModelRefused, match="keeps the experts of a layer in one tensor"):
         refuse_unfit(directory, recipe_of(experts()))
+
+
+@pytest.mark.parametrize(
+    ("name", "gate"),
+    [
+        ("phimoe", "model.layers.0.mlp.router"),
+        ("qwen2_moe", "model.layers.0.mlp.shared_expert_gate"),
+    ],
+)
+def test_what_decides_where_tokens_go_is_not_quantized(
+    saved: Callable[[str], Path], name: str, gate: str
+) -> None:
+    everything = Group(name="all", targets=(r".*",), group_size=16)
+    with pytest.raises(RecipeRefused, match=rf"^{gate} decides where tokens go"):
+        plan_of(meta_model(saved(name)), recipe_of(everything))
+    ignored = recipe_of(everything, ignore=("^lm_head$", r".*(router|shared_expert_gate)$"))
+    assert gate not in plan_of(meta_model(saved(name)), ignored).modules

@@ -83,8 +83,20 @@ def plan_of(model: PreTrainedModel, recipe: Recipe) -> Plan:
         raise RecipeRefused(
             f"{outside} is outside the decoder layers and cannot be quantized: add it to ignore."
         )
+    routers = {layer.router_name for layer in moe_layers(model)}
+    gate = next((name for name in modules if name in routers or _is_gate(model, name)), None)
+    if gate is not None:
+        raise RecipeRefused(
+            f"{gate} decides where tokens go, and serving engines keep it as it is: add it to "
+            "ignore."
+        )
     mappings = tree_mappings(model, frozenset(modules)) if recipe.smooth else []
     return Plan(recipe, modules, mappings)
+
+
+def _is_gate(model: nn.Module, name: str) -> bool:
+    """Whether a Linear gives one number a token: the gate of a shared expert."""
+    return bool(model.get_submodule(name).out_features == 1)
 
 
 def quantize(

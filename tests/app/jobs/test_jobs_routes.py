@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import csv
 import io
+import json
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,7 @@ def test_a_job_in_every_state_has_its_page(filled, html: dict, state: str) -> No
     assert (f"/jobs/{job_id}/cancel" in page.text) is is_live
     ended_early = state in {"failed", "cancelled", "lost"}
     assert (f"/jobs/{job_id}/retry" in page.text) is ended_early
+    assert ('id="change-recipe"' in page.text) is (state == "failed")
 
 
 def test_a_running_job_says_when_it_was_heard_from(filled, html: dict) -> None:
@@ -161,6 +163,27 @@ def test_a_job_that_cannot_work_is_refused(client: TestClient, document: dict, s
     refused = client.post("/jobs", json=document)
     assert refused.status_code == status
     assert refused.json()["error"].endswith(".")
+    assert client.get("/jobs").json()["total"] == 0
+
+
+@pytest.mark.parametrize(
+    ("group", "sentence"),
+    [
+        ({"targets": [".*nothing$"]}, "whose modules are named like"),
+        ({"targets": [".*_proj$"], "group_size": 24}, "does not divide the"),
+    ],
+)
+def test_a_recipe_that_does_not_fit_is_refused_on_the_page(
+    client: TestClient, html: dict, tmp_path: Path, group: dict, sentence: str
+) -> None:
+    directory = write_model(tmp_path / "tiny")
+    model = client.post("/models", json={"path": str(directory)}).json()["model"]["id"]
+    text = json.dumps({"name": "odd", "groups": [{"name": "g", **group}], "ignore": []})
+    assert client.post("/recipes", json={"name": "odd", "text": text}).status_code == 201
+    form = {"set_id": "starter", "model_id": model, "recipe": "odd"}
+    refused = client.post("/jobs", data=form, headers=html)
+    assert refused.status_code == 422
+    assert sentence in refused.text
     assert client.get("/jobs").json()["total"] == 0
 
 

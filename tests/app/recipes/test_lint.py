@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from app.recipes.files import dump_recipe
-from app.recipes.lint import Weights, lint_text
+from app.recipes.lint import Weights, lint_text, misfits
 from app.recipes.packed_size import packed_bytes
 from app.recipes.schema import PRESETS, Group, Recipe
 
@@ -59,6 +59,14 @@ def test_what_is_wrong_is_said(groups: list[dict[str, object]], said: str) -> No
 def test_what_lies_outside_the_layers_is_refused() -> None:
     told = lint_text(yaml_of({"name": "a", "targets": [".*"]}, ignore=["^nothing$"]), "r", MODEL)
     assert any("lm_head is outside the decoder layers" in each for each in told.errors)
+
+
+def test_a_group_that_matches_nothing_does_not_fit() -> None:
+    dense = Weights("Dense", {**ATTENTION, "lm_head": (320, 64)}, frozenset(), 2.0, 2)
+    (said,) = misfits(PRESETS["experts-w4a16-g32"], dense)
+    assert "matches nothing in Dense, whose modules are named like model.layers.1" in said
+    both = Group(name="g", targets=(r".*w9$", r".*_proj$"), group_size=16)
+    assert misfits(Recipe(name="r", groups=(both,)), dense) == []
 
 
 def test_fused_experts_are_refused() -> None:
