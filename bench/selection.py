@@ -4,8 +4,9 @@
 starter set's composition, profiled once on the demo model and kept beside the results. Each seed
 draws half of the pool; of that half 60,000 tokens are chosen at random, for the worst-fed experts,
 and by distance in activation space, and the demo model is quantized with each (routed statistics,
-fast search) and compared with the original on the same held-out rows. The table gives means over
-the seeds with 95 % intervals (Student's t) and the paired difference to random rows.
+fast search) and compared with the original on the same held-out rows. Beside them stands what no
+choice of rows could give more than (``bench.ceiling``). The table gives means over the seeds with
+95 % intervals (Student's t) and the paired difference to random rows.
 
 ``--uneven`` is the same without KL for the demo model with its routers' correction biases set
 to zero, which routes unevenly: the published one was trained to be even, so that no choice can
@@ -35,13 +36,14 @@ from app.calibration.held_out import held_out_for
 from app.calibration.service import index_for
 from app.calibration.spec import SetSpec
 from app.calibration.starter import software_engineer
-from app.coverage.choosing import Aim, Chosen, Wish, choose_rows, worst_fed
+from app.coverage.choosing import Aim, Chosen, Wish, choose_rows, quotas_of, worst_fed
 from app.coverage.objectives import ExpertFloors
 from app.coverage.pools import pool_of
 from app.coverage.profile import Profile
 from app.coverage.selection import Purse, choose
 from app.recipes.schema import PRESETS
 from app.settings import Settings
+from bench.ceiling import ceiling
 from bench.quality import interval
 from workers.engine.calibration_rows import CalibrationRows, read_rows
 from workers.engine.evaluation import compare
@@ -56,6 +58,8 @@ from workers.engine.run import load_for_computing
 BUDGET = 60_000
 RECIPE = PRESETS["experts-w4a16-g32"].model_copy(update={"statistics": "routed", "search": "fast"})
 RANDOM, EXPERTS, ACTIVATIONS = "random rows", "for the worst-fed experts", "by activations"
+# What no choice can pass: under the quotas, and under the budget alone.
+BOUND, BOUND_FREE = "at most, by any choice", "at most, without quotas"
 FIGURES = ("worst5", "worst1", "empty", "kl")
 TITLES = {
     "worst5": "tokens of the worst 5 % of cells",
@@ -126,6 +130,23 @@ def chosen_ways(part: PoolOfRows, seed: int) -> dict[str, tuple[Chosen, np.ndarr
     }
 
 
+def bounds(part: PoolOfRows) -> dict[str, dict[str, float]]:
+    """What the worst-fed cells could get at most."""
+    profile = part.profile
+    groups, of_row = quotas_of(profile, part.spec, BUDGET)
+    quotas = np.array([group.quota for group in groups], dtype=np.int64)
+    one, whole = np.zeros(len(of_row), dtype=np.intp), np.array([BUDGET])
+    purses = {
+        BOUND: Purse(profile.tokens, of_row, quotas, np.zeros_like(quotas), BUDGET),
+        BOUND_FREE: Purse(profile.tokens, one, whole, np.zeros_like(whole), BUDGET),
+    }
+    counts = profile.row_counts
+    return {
+        way: {"worst5": ceiling(counts, purse, 0.05), "worst1": ceiling(counts, purse, 0.01)}
+        for way, purse in purses.items()
+    }
+
+
 def kl_with(rows: Iterable[Any], held_out: CalibrationRows, original: Observed) -> float:
     """Mean KL of the demo model quantized on some rows."""
     model = linearize(load_for_computing(DEMO_MODEL))
@@ -159,6 +180,8 @@ def measure(folder: Path, seeds: Iterable[int], balanced: bool, with_kl: bool) -
     held_out, original = held_out_rows(folder) if with_kl else (None, None)
     for seed in seeds:
         part = half_of(whole, seed)
+        for way, most in bounds(part).items():
+            found.setdefault(way, {})[str(seed)] = most
         for way, (chosen, rows) in chosen_ways(part, seed).items():
             figures = found.setdefault(way, {}).setdefault(str(seed), {})
             fed = chosen.profile.fed_by(rows)
