@@ -24,6 +24,7 @@ from app.jobs import files
 from app.jobs.models import Job
 from app.jobs.service import get_job
 from app.jobs.spec import Evaluation, JobResult, JobSpec, LayerReport, Verification
+from app.quality.divergence import few_rows
 from app.quality.gates import Check, judge
 from app.quality.service import get_gates
 from app.recipes.schema import Recipe
@@ -111,6 +112,11 @@ class Facts(BaseModel):
         if not self.bytes_before or self.bytes_after is None:
             return None
         return self.bytes_after / self.bytes_before
+
+    @property
+    def few_rows(self) -> str:
+        """What is to be said of slices with few held-out rows; empty where there are none."""
+        return few_rows(self.evaluation.slices) if self.evaluation else ""
 
 
 def facts_of(session: Session, settings: Settings, job_id: str) -> Facts:

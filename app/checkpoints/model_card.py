@@ -146,6 +146,9 @@ def _quality(facts: Facts) -> Iterator[str]:
                 for one in slices
             ),
         )  # fmt: skip
+        if facts.few_rows:
+            yield facts.few_rows
+            yield ""
     yield from _layers(facts)
 
 

@@ -12,6 +12,7 @@ from app.comparison.paired import Difference
 from app.comparison.views import (
     ComparisonRefused,
     ComparisonView,
+    First,
     choice_view,
     chosen_ids,
     comparison_view,
@@ -38,13 +39,14 @@ def compare_page(
     session: SessionDep,
     settings: SettingsDep,
     jobs: JobsQuery = [],  # noqa: B006
+    first: First = "named",
     page: Annotated[int, Query(ge=1, le=1_000_000)] = 1,
 ) -> Response:
     """Jobs side by side; its CSV is the slices. Without a job a page to choose them on."""
     ids = chosen_ids(jobs)
     if not ids and wants_html(request):
         return answer(request, choice_view(session, settings, page), "comparison/choose.html")
-    view = comparison_view(session, settings, ids)
+    view = comparison_view(session, settings, ids, first)
     rows = (
         [pair.first, pair.second, *one.model_dump().values()]
         for pair in view.pairs

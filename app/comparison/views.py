@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from string import ascii_uppercase
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel
 from sqlmodel import Session
@@ -25,6 +25,7 @@ from app.paging import page_of
 from app.quality.evaluated_rows import EvaluatedRows, RowsRefused
 from app.settings import Settings
 
+First = Literal["named", "oldest"]
 MOST_JOBS = 6
 CHOICES = 25
 
@@ -111,8 +112,11 @@ def choice_view(session: Session, settings: Settings, page: int) -> ChoiceView:
     return ChoiceView(jobs=rows, total=len(found), page=page, pages=pages)
 
 
-def comparison_view(session: Session, settings: Settings, ids: list[str]) -> ComparisonView:
-    """Jobs side by side.
+def comparison_view(
+    session: Session, settings: Settings, ids: list[str], first: First = "named"
+) -> ComparisonView:
+    """Jobs side by side, every later one held against the first: the one named first, or the
+    oldest, as somebody who ticked them in a list means it.
 
     Raises NotFound for an unknown job, ComparisonRefused for fewer than two or more than six, and
     for jobs of different models.
@@ -120,6 +124,8 @@ def comparison_view(session: Session, settings: Settings, ids: list[str]) -> Com
     _require_a_few(ids)
     jobs = [service.get_job(session, job_id) for job_id in ids]
     _require_one_model(session, jobs)
+    if first == "oldest":
+        jobs.sort(key=lambda job: job.created_at)
     results = [JobResult.model_validate(job.result) if job.result else JobResult() for job in jobs]
     different, same = differing(
         [settings_of(job.spec, r.checkpoint) for job, r in zip(jobs, results, strict=True)]
@@ -140,11 +146,11 @@ def comparison_view(session: Session, settings: Settings, ids: list[str]) -> Com
     ]
     rows = [settings.jobs_dir / job.id / files.EVALUATED_ROWS for job in jobs]
     return ComparisonView(
-        jobs=",".join(ids),
+        jobs=",".join(job.id for job in jobs),
         subjects=subjects,
         settings=different,
         same_settings=same,
-        coverage=_coverage(settings, ids),
+        coverage=_coverage(settings, [job.id for job in jobs]),
         layers=_layers([result.layers for result in results]),
         pairs=_pairs(subjects, rows),
     )

@@ -10,11 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.errors import CompositionRefused
+from app.formatting import counted
 from app.jobs.spec import Evaluation, RouterAgreement, SliceDivergence
 from app.quality.evaluated_rows import EvaluatedRows
 
 RESAMPLES = 1000
 LARGEST_EXPONENT = 700.0
+# Percentile intervals of so few rows are narrower than they say: of one row they have no width
+# (Hesterberg 2015, "What Teachers Should Know About the Bootstrap": the narrowness bias).
+FEW_ROWS = 10
 
 
 def evaluation_of(rows: EvaluatedRows, seed: int = 0) -> Evaluation:
@@ -66,6 +70,18 @@ def router_drift(rows: EvaluatedRows) -> list[RouterAgreement]:
         )
         for layer, share, divergence in zip(rows.layers, same, kl, strict=True)
     ]
+
+
+def few_rows(slices: Sequence[SliceDivergence]) -> str:
+    """What is to be said of slices with few rows; empty where every slice has enough."""
+    few = sum(one.rows < FEW_ROWS for one in slices)
+    if not few:
+        return ""
+    subject = f"{counted(few, 'slice')} {'has' if few == 1 else 'have'}"
+    return (
+        f"{subject} fewer than {FEW_ROWS} rows: the truth lies outside such intervals more often "
+        "than one time in twenty. Hold out more rows of them to know."
+    )
 
 
 def _perplexity(losses: NDArray[np.float64], tokens: int) -> float:

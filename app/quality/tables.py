@@ -16,6 +16,7 @@ from app.negotiation import Table
 from app.paging import page_of
 from app.quality import charts, measures
 from app.quality.artifacts import evaluation_of_job, layer_reports, module_reports
+from app.quality.divergence import few_rows
 from app.quality.sorted_tables import PAGE_ROWS, Column, SortedQuery, SortedTable, sorted_rows
 from app.settings import Settings
 
@@ -41,6 +42,7 @@ class _Kind:
     columns: tuple[Column, ...]
     rows: Callable[[Session, Settings, str], Rows]
     chart: Callable[[Any], dict[str, Any]]
+    caveat: Callable[[Any], str] = lambda _: ""
 
 
 def sorted_table(
@@ -48,12 +50,13 @@ def sorted_table(
 ) -> SortedTable:
     """A page of one of a job's tables. Raises NotFound, and Refused for an unknown column."""
     kind = KINDS[name]
-    found = sorted_rows(kind.rows(session, settings, job_id), kind.columns, query)
+    whole = kind.rows(session, settings, job_id)
+    found = sorted_rows(whole, kind.columns, query)
     rows, page, pages = page_of(found, query.page, PAGE_ROWS)
     return SortedTable(
         name=name,
         title=kind.title,
-        note=kind.note,
+        note=f"{kind.note} {kind.caveat(whole)}".strip(),
         address=f"/jobs/{job_id}/errors/tables/{name}",
         chart=f"/jobs/{job_id}/errors/charts/{name}" if found else None,
         chart_label=kind.chart_label,
@@ -175,6 +178,7 @@ KINDS: dict[Name, _Kind] = {
         ),
         _slices,
         charts.divergence_by_slice,
+        few_rows,
     ),
     Name.SEARCH: _Kind(
         "Scale search",

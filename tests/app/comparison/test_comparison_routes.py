@@ -91,6 +91,20 @@ def test_choosing_begins_with_a_list(two, html: dict) -> None:
     assert "Compare the ticked" in filled.client.get("/checkpoints", headers=html).text
 
 
+def test_ticked_in_a_list_the_oldest_is_the_one_held_against(two, html: dict) -> None:
+    filled, jobs = two
+    older, newer = jobs.split(",")
+    for address in ("/compare", "/checkpoints"):
+        page = filled.client.get(address, headers=html).text
+        assert '<input type="hidden" name="first" value="oldest">' in page
+    ticked = f"/compare?jobs={newer}&jobs={older}"
+    assert filled.client.get(ticked).json()["jobs"] == f"{newer},{older}"
+    view = filled.client.get(f"{ticked}&first=oldest").json()
+    assert view["jobs"] == f"{older},{newer}"
+    assert (view["pairs"][0]["first"], view["subjects"][0]["id"]) == ("A", older)
+    assert filled.client.get(f"{ticked}&first=cheapest").status_code == 422
+
+
 def test_one_job_is_not_two(two, html: dict) -> None:
     filled, jobs = two
     one = filled.client.get(f"/compare?jobs={jobs.split(',')[0]}", headers=html)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from app.errors import CompositionRefused, NotFound
-from app.quality.divergence import evaluation_of, mean_with_interval, router_drift
+from app.quality.divergence import evaluation_of, few_rows, mean_with_interval, router_drift
 from app.quality.evaluated_rows import EvaluatedRows, RowsRefused
 from tests.app.quality.evaluated import rows_of
 
@@ -32,6 +32,14 @@ def test_slices_are_those_with_two_measured_rows() -> None:
         ("domain", "code", 2, 20)
     ]
     assert found[0].kl_mean == pytest.approx(0.15)
+
+
+def test_slices_of_few_rows_are_named_as_such() -> None:
+    few = ["law"] * 9 + ["code"] * 10
+    rows = rows_of(kl=[1.0] * 19, tokens=[10] * 19, domain=few)
+    assert few_rows(evaluation_of(rows).slices).startswith("1 slice has fewer than 10 rows:")
+    enough = rows_of(kl=[1.0] * 10, tokens=[10] * 10, domain=["code"] * 10)
+    assert few_rows(evaluation_of(enough).slices) == ""
 
 
 def test_router_drift_is_a_share_and_a_mean_of_all_tokens() -> None:
