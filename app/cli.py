@@ -18,6 +18,7 @@ from typing import Annotated, Any
 import structlog
 import typer
 from pydantic import ValidationError
+from typer.core import TyperGroup
 
 from app import database
 from app import demo as demo_job
@@ -34,8 +35,24 @@ from app.remote import SERVER_VARIABLE
 from app.set_files import commands as set_file_commands
 from app.settings import Settings, get_settings
 from app.sources import commands as sources_commands
+from app.validation import first_problem, in_words, listed
+
+
+class Commands(TyperGroup):
+    """Every command: a value that an option cannot have is told in our own words."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command that is asked for."""
+        try:
+            return super().invoke(ctx)
+        except typer.BadParameter as error:
+            if isinstance(error.__cause__, ValidationError):
+                error.message = in_words(error.__cause__.errors(include_url=False)) + "."
+            raise
+
 
 app = typer.Typer(
+    cls=Commands,
     help="Design, run and review the quantization of Mixture-of-Experts language models.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -160,9 +177,9 @@ def main() -> None:
 
 
 def _setting_refused(error: ValidationError) -> Refused:
-    first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"]) or error.title
-    return Refused(f"{error.title}: {where}: {first['msg']}.")
+    place, said = first_problem(error, Settings)
+    where = f"CALIBRANT_{listed(place).upper()}" if place else error.title
+    return Refused(f"{where}: {said}.")
 
 
 if __name__ == "__main__":

@@ -70,6 +70,15 @@ def test_what_is_no_set_is_one_sentence_and_exit_2(place: Path) -> None:
     assert (gone.returncode, "There is no file" in gone.stderr) == (2, True)
 
 
+def test_a_value_that_cannot_be_is_told_in_our_own_words(place: Path) -> None:
+    refused = calibrant(place, "sources", "preview", "permissive", "--rows", "0")
+    assert refused.returncode == 2
+    assert "Invalid value for '--rows': '0' is too small: give at least 1." in refused.stderr
+    refused = calibrant(place, "sets", "list", CALIBRANT_UPLOAD_BYTES="0")
+    assert refused.returncode == 2
+    assert refused.stderr == "CALIBRANT_UPLOAD_BYTES: '0' is too small: give at least 1.\n"
+
+
 def test_rows_go_out_and_two_builds_are_compared(place: Path) -> None:
     for name, rows in (("a", 4), ("b", 6)):
         (place / f"{name}.yaml").write_text(SMALL.replace("rows: 4", f"rows: {rows}"))
