@@ -203,12 +203,15 @@ def _jobs_before(session: Session, job: Job) -> int:
 
 def _steps(row: JobRow, events: list[JobEvent]) -> list[StepView]:
     finished = {event.step: event.data for event in events if event.type == "step_finished"}
-    started = {event.step for event in events if event.type == "step_started"}
+    started = {event.step: event.at for event in events if event.type == "step_started"}
     return [_step(step, row, started, finished) for step in STEPS[row.kind]]
 
 
 def _step(
-    step: Step, row: JobRow, started: set[str | None], finished: dict[str | None, dict[str, Any]]
+    step: Step,
+    row: JobRow,
+    started: dict[str | None, datetime],
+    finished: dict[str | None, dict[str, Any]],
 ) -> StepView:
     label = STEP_LABELS[step]
     if step in finished:
@@ -229,7 +232,17 @@ def _step(
         view.done, view.total, view.unit = row.progress_done, row.progress_total, row.progress_unit
         view.share = min(1.0, (row.progress_done or 0) / row.progress_total)
         view.detail, view.eta_seconds = row.progress_detail, row.progress_eta_seconds
+        # The layers of a quantization are timed by the engine, which knows those it took over.
+        if step is not Step.QUANTIZE and view.eta_seconds is None and row.heard_at is not None:
+            elapsed = (row.heard_at - started[step]).total_seconds()
+            view.eta_seconds = seconds_left(view.share, elapsed)
     return view
+
+
+def seconds_left(share: float, elapsed: float) -> float | None:
+    """What is left of a step at its pace so far, in seconds; None while less than a twentieth of
+    it is done, when the pace says little."""
+    return elapsed * (1 - share) / share if share >= 0.05 else None
 
 
 def reported_layers(events: list[JobEvent]) -> list[LayerReport]:

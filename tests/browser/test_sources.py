@@ -19,6 +19,8 @@ def upload(page: Page, site: Site, file: Path, **fields: str) -> None:
     page.get_by_role("button", name="Add a source").click()
     form = page.get_by_role("form", name="A file")
     form.get_by_label("File", exact=True).set_input_files(file)
+    if fields:
+        form.locator("summary").click()
     for label, value in fields.items():
         form.get_by_label(label).fill(value)
     form.get_by_role("button", name="Upload").click()
@@ -41,8 +43,8 @@ def test_a_file_is_added_tagged_previewed_and_found(page: Page, site: Site, tmp_
     page.get_by_role("link", name="Next").click()
     expect(page.get_by_text("Combien font 6 + 6 ?")).to_be_visible()
 
-    page.get_by_label("Spoken language").fill("fr")
-    page.get_by_label("Domain").fill("math")
+    page.get_by_role("combobox", name="Spoken language").fill("fr")
+    page.get_by_role("combobox", name="Domain").fill("math")
     page.get_by_role("button", name="Save").click()
     expect(page.locator(".sample").first).to_contain_text("French")
     expect(page.locator(".sample").first).to_contain_text("tag")

@@ -4,14 +4,18 @@ import asyncio
 import csv
 import io
 import json
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from fastapi.testclient import TestClient
 from sqlmodel import Session
 
-from app.jobs import live, service
-from app.jobs.states import JobState
+from app.database import utc_now
+from app.jobs import live, record, service
+from app.jobs.events import Progress, StepStarted
+from app.jobs.states import JobState, Step
+from app.jobs.views import job_view
 from app.settings import Settings
 from tests.seed import small_spec
 from tests.seeded_model import write_model
@@ -58,6 +62,26 @@ def test_the_list_tells_kinds_apart_and_when_a_job_will_be_done(filled, html: di
     assert "<td>quantize</td>" in page
     assert "about 8 h 20 min left" in page
     assert "<progress" in page
+
+
+def test_what_is_left_of_a_step_at_its_pace(
+    session: Session, settings: Settings, tmp_path: Path
+) -> None:
+    from app.base_models.service import add_model
+    from app.calibration.service import save_set
+    from tests.seed import queued_job
+
+    model = add_model(session, write_model(tmp_path / "tiny"))
+    job = queued_job(session, settings, save_set(session, small_spec()), model)
+    begun = utc_now()
+    heard = begun + timedelta(seconds=30)
+    record.keep(session, job.id, 1, StepStarted(step=Step.PROFILE, at=begun))
+    for done, left in ((1, None), (25, 90.0)):
+        progress = Progress(step=Step.PROFILE, done=done, total=100, unit="batches", at=heard)
+        record.keep(session, job.id, 2, progress)
+        session.expire_all()
+        steps = job_view(session, settings, job.id).steps
+        assert steps[1].eta_seconds == left
 
 
 def test_a_failed_job_says_why(filled, html: dict) -> None:
