@@ -190,7 +190,11 @@ def test_another_input_is_refused_by_name(
 @pytest.mark.parametrize(
     ("part", "other", "named"),
     [
-        ("package_versions", lambda: {"calibrant": "0.0.1"}, "the packages"),
+        (
+            "package_versions",
+            lambda: package_versions() | {"calibrant": "0.0.1"},
+            "the version of calibrant",
+        ),
         ("_device_kind", lambda _: "NVIDIA H100", "the kind of device"),
     ],
 )

@@ -37,7 +37,7 @@ def fingerprint(
                 *(str(row.sequence).encode() for row in rows.rows if row.sequence is not None),
             ),
             "the source model": source_of(spec.model).fingerprint,
-            "the packages": ", ".join(f"{n} {v}" for n, v in package_versions().items()),
+            **{f"the version of {name}": found for name, found in package_versions().items()},
             "the kind of device": _device_kind(model.device),
             "the number of threads": str(torch.get_num_threads()),
             "the dtype": str(model.dtype),
