@@ -26,9 +26,9 @@ from app.jobs.events import Event
 from app.jobs.spec import JobResult, JobSpec
 from app.jobs.states import JobKind
 from app.jobs.wording import preflight_in_words
-from app.recipes.files import load_recipe
-from app.recipes.schema import DEFAULT_PRESET, Recipe
+from app.recipes.schema import DEFAULT_PRESET
 from workers.bars import bar, shown_events
+from workers.recipe_option import recipe_named
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -136,7 +136,9 @@ def select(
 @app.command()
 def preflight(
     model: Model,
-    recipe: Annotated[str, typer.Option(help="A preset's slug or a YAML file.")] = DEFAULT_PRESET,
+    recipe: Annotated[
+        str, typer.Option(help="A preset, a kept recipe, or a file.")
+    ] = DEFAULT_PRESET,
     set_: Annotated[
         Path | None, typer.Option("--set", help="A built set's directory, or a JSONL file.")
     ] = None,
@@ -150,7 +152,7 @@ def preflight(
         from workers.engine.preflight import preflight as look
 
         set_threads(threads)
-        found = look(model, _recipe(recipe), set_, out)
+        found = look(model, recipe_named(recipe), set_, out)
     if json:
         say(found.model_dump(mode="json"))
     else:
@@ -164,7 +166,9 @@ def quantize(
     model: Model,
     set_: Rows,
     out: Annotated[Path, typer.Option(help="Where the checkpoint goes; must not be there yet.")],
-    recipe: Annotated[str, typer.Option(help="A preset's slug or a YAML file.")] = DEFAULT_PRESET,
+    recipe: Annotated[
+        str, typer.Option(help="A preset, a kept recipe, or a file.")
+    ] = DEFAULT_PRESET,
     held_out: Annotated[
         Path | None, typer.Option(help="Rows to measure the error on: a set or a JSONL file.")
     ] = None,
@@ -183,7 +187,7 @@ def quantize(
     """
     with _refusals(), _kept_beside(out, resume) as directory:
         spec = _spec(JobKind.QUANTIZE, directory, model, set_, threads=threads)
-        spec.recipe, spec.checkpoint = _recipe(recipe), out.resolve()
+        spec.recipe, spec.checkpoint = recipe_named(recipe), out.resolve()
         spec.held_out = held_out.resolve() if held_out else None
         spec.resume = "required" if resume else "never"
         events = out.resolve().with_name(f"{out.name}.events.jsonl")
@@ -262,7 +266,9 @@ def verify(
 @app.command("export-recipe")
 def export_recipe(
     model: Model,
-    recipe: Annotated[str, typer.Option(help="A preset's slug or a YAML file.")] = DEFAULT_PRESET,
+    recipe: Annotated[
+        str, typer.Option(help="A preset, a kept recipe, or a file.")
+    ] = DEFAULT_PRESET,
     out: Annotated[Path | None, typer.Option(help="Write it here, not to stdout.")] = None,
 ) -> None:
     """Write a recipe as YAML that stock llmcompressor runs on this model."""
@@ -272,21 +278,13 @@ def export_recipe(
         from workers.engine.quantization import plan_of
 
         tree = meta_model(model)
-        plan = plan_of(tree, _recipe(recipe))
+        plan = plan_of(tree, recipe_named(recipe))
         names = [name for name, _ in tree.named_modules()]
         text = to_yaml(plan.recipe, plan.mappings, plan.modules, names)
         if out is None:
             write(text)
         else:
             out.write_text(text, encoding="utf-8")
-
-
-def _recipe(slug_or_file: str) -> Recipe:
-    """A recipe; what was changed on reading it is said on stderr."""
-    found = load_recipe(slug_or_file)
-    for note in found.notes:
-        complain(f"{slug_or_file} line {note.line}: {note.message}")
-    return found.recipe
 
 
 def _spec(kind: JobKind, directory: Path, model: Path, rows: Path, threads: int | None) -> JobSpec:

@@ -1,4 +1,4 @@
-"""``calibrant recipes``: presets and recipe files."""
+"""``calibrant recipes``: presets, kept recipes and recipe files."""
 
 from __future__ import annotations
 
@@ -6,28 +6,35 @@ from typing import Annotated
 
 import typer
 
-from app.console import Json, say, tell, wide
+from app.console import Json, installed, say, tell, wide
+from app.recipes import service
 from app.recipes.files import dump_recipe, load_recipe
-from app.recipes.schema import PRESETS
+from app.recipes.schema import PRESETS, Recipe
 
 app = typer.Typer(help="Recipes: what is quantized, and how.", no_args_is_help=True)
 
-SlugOrFile = Annotated[str, typer.Argument(metavar="RECIPE", help="A preset's slug or a file.")]
+SlugOrFile = Annotated[
+    str, typer.Argument(metavar="RECIPE", help="A preset, a recipe that is kept, or a file.")
+]
 
 
 @app.command("list")
 def list_(json: Json = False) -> None:
-    """The presets."""
+    """The presets and every recipe that is kept."""
+    with installed() as (session, _):
+        kept = [Recipe.model_validate(one.document) for one in service.list_recipes(session)]
+    recipes = [*PRESETS.values(), *kept]
     if json:
-        say([recipe.model_dump(mode="json") for recipe in PRESETS.values()])
+        say([recipe.model_dump(mode="json") for recipe in recipes])
         return
-    tell(*(f"{slug:<26}{recipe.description}" for slug, recipe in PRESETS.items()))
+    tell(*(f"{recipe.name:<26}  {recipe.description}".rstrip() for recipe in recipes))
 
 
 @app.command()
 def show(recipe: SlugOrFile, json: Json = False) -> None:
     """A recipe as YAML."""
-    found = load_recipe(recipe)
+    with installed() as (session, _):
+        found = service.find_recipe(session, recipe)
     if json:
         say(found.model_dump(mode="json"))
         return
@@ -35,9 +42,18 @@ def show(recipe: SlugOrFile, json: Json = False) -> None:
 
 
 @app.command("import")
-def import_(recipe: SlugOrFile, json: Json = False) -> None:
-    """Read a recipe of llmcompressor, and say everything that is changed to make it ours."""
-    found = load_recipe(recipe)
+def import_(
+    file: Annotated[str, typer.Argument(metavar="FILE", help="A recipe's YAML, or a preset.")],
+    name: Annotated[str, typer.Option(help="Keep it under this name.")] = "",
+    json: Json = False,
+) -> None:
+    """Read a recipe of llmcompressor, say everything that is changed to make it ours, and with
+    --name keep it."""
+    found = load_recipe(file)
+    if name:
+        with installed() as (session, _):
+            saved = service.save_recipe(session, found, name)
+            found = found.model_copy(update={"recipe": Recipe.model_validate(saved.document)})
     if json:
         say(found.model_dump(mode="json"))
         return

@@ -24,7 +24,8 @@ def load_recipe(slug_or_file: str) -> Imported:
     path = Path(slug_or_file)
     if not path.is_file():
         raise RecipeRefused(
-            f"There is no recipe {slug_or_file!r}: give a file, or one of {', '.join(PRESETS)}."
+            f"There is no recipe {slug_or_file!r}: give a file, the name of a kept one, or one of "
+            f"{', '.join(PRESETS)}."
         )
     return parse_recipe(decoded(path.read_bytes(), str(path)), path.stem, where=str(path))
 

@@ -13,6 +13,7 @@ from app.base_models.architecture import describe, linearized_name
 from app.base_models.models import BaseModelRecord
 from app.errors import Conflict, ModelRefused, NotFound, RecipeRefused
 from app.jobs.models import Job
+from app.recipes.files import load_recipe
 from app.recipes.lint import Lint, Weights, lint_text, misfits
 from app.recipes.migration import Imported
 from app.recipes.models import SavedRecipe
@@ -32,6 +33,15 @@ def get_recipe(session: Session, name: str) -> Recipe:
     if name in PRESETS:
         return PRESETS[name]
     return Recipe.model_validate(get_saved(session, name).document)
+
+
+def find_recipe(session: Session, slug_or_file: str) -> Imported:
+    """A preset or a file, else a saved recipe by its name, with what was changed on reading it.
+    Raises RecipeRefused."""
+    is_file = Path(slug_or_file).is_file()
+    if not is_file and (saved := session.get(SavedRecipe, slug_or_file)) is not None:
+        return Imported.model_validate({"recipe": saved.document, "notes": saved.notes})
+    return load_recipe(slug_or_file)
 
 
 def get_saved(session: Session, name: str) -> SavedRecipe:

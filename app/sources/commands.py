@@ -102,6 +102,8 @@ def add(
         elif path.is_dir():
             new = validated(NewSource, {**document, "folder": str(path.resolve())})
             entry = add_folder(session, settings, new, progress)
+        elif path.is_absolute() or what.startswith((".", "~")):
+            raise Refused(f"There is no file or folder {what}.")
         else:
             given = {"hub_id": what, "subset": subset, "split": split, "revision": revision}
             more = {"streaming": streaming, "rows_limit": rows_limit}

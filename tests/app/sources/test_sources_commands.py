@@ -81,6 +81,7 @@ def test_the_starter_packs_are_listed_first(run: Any) -> None:
     [
         (["preview", "nothing"], NotFound, "There is no source 'nothing'"),
         (["preview", "ultrachat-200k"], Refused, "has no rows here yet: calibrant sources fetch"),
+        (["add", "/no/such/place"], Refused, "There is no file or folder /no/such/place"),
         (["list", "--tag", "language=fr"], Refused, "is not facet=value; the facets are"),
         (["list", "--kind", "cloud"], Refused, "kind: "),
         (["delete", "permissive"], Conflict, "comes with Calibrant"),
