@@ -259,9 +259,11 @@ def summarise(
     profile: Profile, by: str | None = None, floor: Floor = DEFAULT_FLOOR
 ) -> dict[str, Any]:
     """The document of ``calibrant coverage --json``; with ``by`` (a facet column) the same for
-    each of its values under ``slices``."""
+    each of its values under ``slices``; ``note`` says so where no row has one."""
     document = _document(profile, floor)
     if by is not None:
+        if not profile.values(by):
+            document["note"] = document["note"] or f"No row has a {by.replace('_', ' ')}."
         document["by"] = by
         document["slices"] = {
             value: _document(profile.where(by, value), floor) for value in profile.values(by)

@@ -17,6 +17,8 @@ ERROR_COLOUR = "#3b6ea8"
 SQNR_COLOUR = "#d08a2e"
 OUTPUT_COLOUR = "#009e73"
 HELD_OUT_COLOUR = "#cc79a7"
+# Thousands of slices would be a picture of ninety thousand pixels.
+MOST_SLICES = 100
 MARGIN = {"l": 72, "r": 16, "t": 16, "b": 48}
 # Above the panel, growing upwards where its words do not fit in a line.
 LEGEND = {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"}
@@ -99,8 +101,10 @@ def _two_panels(
 
 
 def divergence_by_slice(slices: Sequence[SliceDivergence]) -> dict[str, Any]:
-    """Mean KL of each slice with its interval, the largest above."""
-    shown = sorted(slices, key=lambda one: one.kl_mean)
+    """Mean KL of each slice with its interval, the largest above; of many slices the largest
+    :data:`MOST_SLICES` alone."""
+    shown = sorted(slices, key=lambda one: one.kl_mean)[-MOST_SLICES:]
+    part = f", the {len(shown)} largest" if len(shown) < len(slices) else ""
     return {
         "data": [
             {
@@ -125,7 +129,7 @@ def divergence_by_slice(slices: Sequence[SliceDivergence]) -> dict[str, Any]:
             }
         ],
         "layout": {
-            "title": {"text": "KL divergence from the original by slice"},
+            "title": {"text": f"KL divergence from the original by slice{part}"},
             "showlegend": False,
             "height": slice_height(len(shown)),
             "margin": MARGIN | {"l": 190},

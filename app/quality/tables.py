@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from sqlmodel import Session
 
 from app.jobs import service
-from app.jobs.spec import Evaluation
+from app.jobs.spec import Evaluation, SliceDivergence
 from app.negotiation import Table
 from app.paging import page_of
 from app.quality import charts, measures
@@ -116,6 +116,13 @@ def _searches(session: Session, _: Settings, job_id: str) -> Rows:
     return measures.mapping_errors(service.list_events(session, job_id, type="mapping"))
 
 
+def _of_slices(slices: Sequence[SliceDivergence]) -> str:
+    shown = ""
+    if len(slices) > charts.MOST_SLICES:
+        shown = f"The chart has the {charts.MOST_SLICES} of {len(slices):,} where it is largest."
+    return f"{shown} {few_rows(slices)}".strip()
+
+
 def _experts(_: Session, settings: Settings, job_id: str) -> Rows:
     found = measures.errors_by_expert(module_reports(settings, job_id))
     return sorted(found, key=lambda one: -one.relative_mse)
@@ -178,7 +185,7 @@ KINDS: dict[Name, _Kind] = {
         ),
         _slices,
         charts.divergence_by_slice,
-        few_rows,
+        _of_slices,
     ),
     Name.SEARCH: _Kind(
         "Scale search",

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from app.coverage.profile import Profile
+from app.errors import NotFinite
 from tests.engine.tiny_models import DENSE, MOE, rows_of, tiny_model
 from workers.engine import routing as routing_module
 from workers.engine.architecture import moe_layers
@@ -185,3 +186,16 @@ def test_a_dense_model_has_no_experts_to_count(tmp_path: Path) -> None:
     write_coverage(tmp_path / "coverage.npz", routing, CalibrationRows("id", tuple(rows)), "m")
     assert Profile.load(tmp_path / "coverage.npz").experts == 0
     assert (routing.experts_total, routing.uncovered) == (0, [])
+
+
+def test_rows_a_model_has_no_numbers_for_are_named() -> None:
+    model = tiny_model(MOE["mixtral"]())
+    rows = rows_of(*LENGTHS)
+    token = int(rows[2].input_ids[0])
+    assert all(token not in row.input_ids for row in rows[:2])
+    with torch.no_grad():
+        model.get_submodule("model.embed_tokens").weight[token] = torch.inf
+    with pytest.raises(
+        NotFinite, match=r"NaN or infinity on \d of the set's 4 rows, first on row 3"
+    ):
+        count_routing(model, pack(rows, 16), len(rows))

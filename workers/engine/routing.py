@@ -20,6 +20,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from app.artifacts import write_whole
+from app.errors import NotFinite
 from workers.engine.architecture import MoeLayer, moe_layers
 from workers.engine.batches import PackedBatch
 from workers.engine.calibration_rows import FACET_COLUMNS, CalibrationRows
@@ -184,6 +185,7 @@ def count_routing(
     activation space.
 
     A dense model has no experts to count: its arrays have no layers, top-k is 0, and nothing runs.
+    Raises NotFinite when a row's hidden states are NaN or infinite.
     """
     layers = moe_layers(model)
     tally = RoutingTally(layers, rows)
@@ -194,7 +196,19 @@ def count_routing(
         passes = last_hidden(model, batches, tally.before, progress)
         for batch, hidden in zip(batches, passes, strict=True):
             means.append(_mean_by_row(batch, hidden))
-    return tally.result(torch.cat(means))
+    activations = torch.cat(means)
+    _refuse_not_finite(activations)
+    return tally.result(activations)
+
+
+def _refuse_not_finite(activations: torch.Tensor) -> None:
+    wrong = (~activations.isfinite().all(dim=1)).nonzero().flatten().tolist()
+    if wrong:
+        raise NotFinite(
+            f"The model gives NaN or infinity on {len(wrong):,} of the set's {len(activations):,} "
+            f"rows, first on row {wrong[0] + 1:,}: where its routers send such tokens means "
+            "nothing. Check the model's weights and the type it is computed in."
+        )
 
 
 def _mean_by_row(batch: PackedBatch, hidden: torch.Tensor) -> torch.Tensor:

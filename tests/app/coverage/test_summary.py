@@ -135,6 +135,12 @@ def test_slices_hold_the_same_for_each_value() -> None:
     assert parts.sum(axis=0).tolist() == [one["experts"] for one in document["layers"]]
 
 
+def test_a_set_without_a_facet_says_so() -> None:
+    profile = small().where("domain", "code")
+    document = summarise(profile, by="spoken_language")
+    assert (document["slices"], document["note"]) == ({}, "No row has a spoken language.")
+
+
 def test_a_dense_model_is_said_to_be_one() -> None:
     document = summarise(dense(), by="domain")
     assert (document["layers"], document["starved"], document["experts_total"]) == ([], [], 0)

@@ -7,8 +7,10 @@ import json
 
 import pytest
 
-from app.quality.charts import error_by_expert
+from app.jobs.spec import SliceDivergence
+from app.quality.charts import divergence_by_slice, error_by_expert
 from app.quality.measures import ExpertError
+from app.quality.tables import KINDS, Name
 
 
 @pytest.fixture
@@ -144,3 +146,18 @@ def test_heatmap_of_a_large_model_is_small() -> None:
         for expert in range(256)
     ]
     assert len(gzip.compress(json.dumps(error_by_expert(experts)).encode())) < 150_000
+
+
+def test_of_thousands_of_slices_the_chart_has_the_largest() -> None:
+    slices = [
+        SliceDivergence(facet="domain", value=f"{at}", rows=20, tokens=90, kl_mean=at, kl_low=at,
+                        kl_high=at)
+        for at in range(4_000)
+    ]  # fmt: skip
+    figure = divergence_by_slice(slices)
+    assert figure["layout"]["title"]["text"].endswith("by slice, the 100 largest")
+    assert figure["data"][0]["x"] == list(range(3_900, 4_000))
+    assert figure["layout"]["height"] < 5_000
+    assert (
+        KINDS[Name.SLICES].caveat(slices) == "The chart has the 100 of 4,000 where it is largest."
+    )
