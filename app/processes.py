@@ -18,6 +18,7 @@ import httpx
 from app.broker import broker
 from app.database import migrate, session_for
 from app.errors import CalibrantError, Conflict, PortInUse
+from app.jobs.moving import follow_data_dir
 from app.jobs.service import find_lost, is_any_held
 from app.liveness import die_with_parent
 from app.settings import ROOT, Settings
@@ -116,6 +117,8 @@ def installation(settings: Settings) -> Iterator[Installation]:
     settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     with _sole_user(settings.data_dir), broker(settings):
         migrate(settings)
+        with session_for(settings) as session:
+            follow_data_dir(session, settings)
         _sweep(settings)
         try:
             with (
