@@ -137,7 +137,10 @@ def linearized_name(name: str) -> str:
 
 def _config(path: Path) -> configuration.Config:
     if not path.is_dir():
-        raise ModelRefused(f"There is no model directory {path}.")
+        raise ModelRefused(
+            f"There is no model directory {path}. A model of the hub is downloaded first, for "
+            "example with `hf download OWNER/NAME --local-dir DIR`."
+        )
     if not (path / "config.json").is_file():
         raise ModelRefused(
             f"{path} has no config.json: give the directory that holds the model's configuration "

@@ -171,7 +171,7 @@ def test_a_directory_without_a_configuration_is_refused(
 
 
 def test_a_path_that_is_not_there_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ModelRefused, match="There is no model directory"):
+    with pytest.raises(ModelRefused, match=r"There is no model directory .* `hf download"):
         describe(tmp_path / "none")
     file = tmp_path / "file"
     file.touch()
