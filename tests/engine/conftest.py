@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import subprocess
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,6 +23,8 @@ from workers.engine.loading import linearize, load_model
 from workers.engine.main_job import run
 
 torch.set_num_threads(1)
+
+DiskOf = Callable[[str], Path]
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,23 @@ def job(folder: Path, source: Path, rows_file: Path, held_out_file: Path) -> Job
             threads=1,
         )
     )
+
+
+@pytest.fixture
+def disk_of(tmp_path: Path) -> Iterator[DiskOf]:
+    """Makes one real file system of the size it is given, where this process may mount one."""
+    disk = tmp_path / "disk"
+
+    def mount(size: str) -> Path:
+        disk.mkdir()
+        command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(disk)]
+        if subprocess.run(command, capture_output=True, check=False).returncode:
+            pytest.skip("this process may not mount a file system")
+        return disk
+
+    yield mount
+    if disk.is_mount():
+        subprocess.run(["umount", str(disk)], check=True)
 
 
 @pytest.fixture(scope="session")

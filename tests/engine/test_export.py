@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,7 +16,7 @@ from transformers import PreTrainedModel
 
 from app.errors import CheckpointRefused, DiskFull, ModelRefused
 from app.recipes.schema import ATTENTION, EXPERTS, LINEARS, PRESETS, Group, Recipe
-from tests.engine.conftest import Job
+from tests.engine.conftest import DiskOf, Job
 from tests.engine.tiny_models import (
     DENSE,
     FUSED,
@@ -237,22 +236,11 @@ def test_a_destination_in_use_is_left_as_it_is(job: Job, tmp_path: Path) -> None
     assert [file.name for file in tmp_path.iterdir()] == ["mine.txt"]
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A real file system of 180 kB, where this process may mount one."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=180k", "tmpfs", str(disk)]
-    if subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("this process may not mount a file system")
-    yield disk
-    subprocess.run(["umount", str(disk)], check=True)
-
-
 @pytest.mark.parametrize("believes_there_is_room", [False, True])
 def test_a_full_disk_is_a_sentence_and_leaves_nothing(
-    job: Job, small_disk: Path, monkeypatch: pytest.MonkeyPatch, believes_there_is_room: bool
+    job: Job, disk_of: DiskOf, monkeypatch: pytest.MonkeyPatch, believes_there_is_room: bool
 ) -> None:
+    small_disk = disk_of("180k")
     model, done = quantized(job.spec.model, recipe_for(EXPERTS))
     if believes_there_is_room:
         monkeypatch.setattr("workers.engine.export._refuse_too_little_room", lambda *_: None)

@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 import torch
 
-from app.errors import CheckpointRefused, OutOfMemory, ResumeRefused
+from app.errors import CheckpointRefused, DiskFull, OutOfMemory, ResumeRefused
 from app.jobs.events import LayerQuantized, MappingSearched, Notice, RoutedTokens, StepStarted
 from app.jobs.spec import JobSpec
 from app.jobs.states import JobKind, Step
 from app.recipes.schema import PRESETS, Recipe
 from tests.engine import tiny_models
+from tests.engine.conftest import DiskOf
 from workers.engine import quantizing, resuming
 from workers.engine.layer_store import Fingerprint, LayerRecord, LayerStore
 from workers.engine.main_job import run
@@ -115,6 +116,32 @@ def test_stopped_twice_and_resumed_gives_the_same_bytes(
     )
     assert len(result.layers) == LAYERS
     assert not first.layers_directory.exists()
+
+
+def test_a_full_disk_at_export_loses_no_layer(
+    spec_for: Callable[..., JobSpec], disk_of: DiskOf
+) -> None:
+    whole = spec_for("whole")
+    run(whole, lambda _: None)
+    disk = disk_of("2m")
+    spec = spec_for("stopped", checkpoint=disk / "checkpoint")
+    others = disk / "others"
+
+    def fill(event: Any) -> None:
+        if isinstance(event, StepStarted) and event.step == Step.EXPORT:
+            others.write_bytes(bytes(shutil.disk_usage(disk).free - 40_000))
+
+    with pytest.raises(DiskFull, match="free some space"):
+        run(spec, fill)
+    assert [file.name for file in disk.iterdir()] == ["others"]
+    others.unlink()
+    events: list[Any] = []
+    run(spec.model_copy(update={"resume": "required"}), events.append)
+    said = " ".join(event.message for event in events if isinstance(event, Notice))
+    assert f"{LAYERS} finished layers are taken over" in said
+    assert checkpoint_hashes(disk / "checkpoint") == checkpoint_hashes(
+        whole.directory / "checkpoint"
+    )
 
 
 def test_a_run_stopped_after_its_export_keeps_the_checkpoint(

@@ -24,6 +24,7 @@ from tests.integration.server import calibrant, serving
 from tests.seed import queued_job
 
 DEADLINE_SECONDS = 120.0
+BROWSER = {"accept": "text/html", "sec-fetch-site": "same-origin"}
 
 
 def fresh(settings: Settings, job_id: str) -> Job:
@@ -107,13 +108,21 @@ def test_a_stopped_server_says_lost_and_a_retry_can_be_cancelled(
         child = fresh(settings, again).child_pid
         assert child is not None
         wait_for(lambda: has_finished_a_layer(settings, again))
-        cancelled = calibrant(settings.data_dir, "jobs", "cancel", again, "--json")
-        assert group_is_gone(child)
-        assert json.loads(cancelled.stdout)["job"]["state"] == JobState.CANCELLED
-        assert psutil.pid_exists(server.process.pid)
-        resumed = calibrant(settings.data_dir, "jobs", "resume", again, "--json")
-        assert resumed.returncode == 0, resumed.stderr
-        third = json.loads(resumed.stdout)["job"]["id"]
+        with httpx.Client(base_url=server.address, headers=BROWSER) as browser:
+            assert browser.post(f"/jobs/{again}/cancel").status_code == 303
+            wait_for(lambda: fresh(settings, again).state == JobState.CANCELLED)
+            assert group_is_gone(child)
+            assert psutil.pid_exists(server.process.pid)
+            assert "Resume after" in browser.get(f"/jobs/{again}").text
+            answer = browser.post(f"/jobs/{again}/resume")
+            assert answer.status_code == 303
+        third = answer.headers["location"].removeprefix("/jobs/")
         wait_for(lambda: "taken over" in said_by(settings, third))
-        calibrant(settings.data_dir, "jobs", "cancel", third)
+        cancelled = calibrant(settings.data_dir, "jobs", "cancel", third, "--json")
+        assert json.loads(cancelled.stdout)["job"]["state"] == JobState.CANCELLED
+        resumed = calibrant(settings.data_dir, "jobs", "resume", third, "--json")
+        assert resumed.returncode == 0, resumed.stderr
+        fourth = json.loads(resumed.stdout)["job"]
+        assert fourth["retry_of"] == third
+        calibrant(settings.data_dir, "jobs", "cancel", fourth["id"])
     assert not list(settings.checkpoints_dir.glob("*"))
