@@ -107,12 +107,18 @@ def test_a_job_that_cannot_fit_is_refused_before_it_starts(
         refuse_too_large(directory, recipe, tmp_path, kept=0)
     refuse_too_large(directory, recipe, tmp_path, kept=10**6)
     found = preflight(directory, recipe)
-    assert found.ok
-    assert any("are free at" in warning for warning in found.warnings)
+    assert not found.ok
+    assert "free some space" in found.errors[0]
+    config = tmp_path / "config.json"
+    config.write_bytes((directory / "config.json").read_bytes())
+    alone = preflight(tmp_path, recipe)  # of a model that is not here, nothing is refused
+    assert alone.ok
+    assert any("are free at" in warning for warning in alone.warnings)
     monkeypatch.undo()
     monkeypatch.setattr(preflight_module, "room", lambda: Room(1_000, None))
     with pytest.raises(OutOfMemory, match="more memory"):
         refuse_too_large(directory, recipe, tmp_path, kept=0)
+    assert "more memory" in preflight(directory, recipe).errors[0]
 
 
 def test_work_grows_with_what_is_searched(saved: Callable[[str], Path]) -> None:

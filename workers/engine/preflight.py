@@ -157,7 +157,16 @@ def preflight(
         found.warnings += _asymmetric_experts(plan)
         if has_names:
             _check_names(directory, model, plan, document, found)
-        _predict(document, model, plan, tokens, found, place or Path.cwd())
+        place = place or Path.cwd()
+        _predict(document, model, plan, tokens, found, place)
+        if has_names:
+            with found.refusals():
+                refuse_too_large(directory, recipe, place, kept=0)
+        elif document.disk_bytes > document.free_disk_bytes:
+            free = size(document.free_disk_bytes)
+            found.warnings.append(
+                f"The job needs {size(document.disk_bytes)} of disk and {free} are free at {place}."
+            )
     document.unquantized = _kinds(model, set(plan.modules) if plan else set())
     document.errors, document.warnings = found.errors, found.warnings
     document.ok = not found.errors
@@ -284,11 +293,6 @@ def _predict(
     document.seconds = work.macs / speed.macs + work.rounded / speed.rounded
     document.macs, document.macs_per_second = work.macs, speed.macs
     document.free_disk_bytes = _free_disk(place)
-    if document.disk_bytes > document.free_disk_bytes:
-        free = size(document.free_disk_bytes)
-        found.warnings.append(
-            f"The job needs {size(document.disk_bytes)} of disk and {free} are free at {place}."
-        )
     there = room()
     document.memory_bytes, document.accelerator_bytes = there.ram, there.accelerator
     if document.ram_bytes > there.ram:
