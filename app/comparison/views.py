@@ -16,6 +16,7 @@ from app.comparison.wording import sentences_of
 from app.coverage.service import profile_of
 from app.coverage.summary import balance, experts_reached
 from app.errors import NotFound, Refused
+from app.formatting import counted
 from app.jobs import files, service
 from app.jobs.models import Job
 from app.jobs.spec import Evaluation, JobResult, LayerReport
@@ -189,7 +190,8 @@ def comparison_of_directories(directories: list[Path]) -> ComparisonView:
 def _require_a_few(ids: list[str]) -> None:
     if not 2 <= len(ids) <= MOST_JOBS:
         raise ComparisonRefused(
-            f"{len(ids)} jobs were chosen: choose two to {MOST_JOBS}, and give each once."
+            f"{counted(len(ids), 'job')} {'was' if len(ids) == 1 else 'were'} chosen: choose two to "
+            f"{MOST_JOBS}, and give each once."
         )
 
 

@@ -109,7 +109,7 @@ def test_one_job_is_not_two(two, html: dict) -> None:
     filled, jobs = two
     one = filled.client.get(f"/compare?jobs={jobs.split(',')[0]}", headers=html)
     assert one.status_code == 422
-    assert "1 jobs were chosen: choose two to 6" in one.text
+    assert "1 job was chosen: choose two to 6" in one.text
     assert filled.client.get("/compare").status_code == 422
     assert filled.client.get("/compare?jobs=nobody,none").status_code == 404
 
