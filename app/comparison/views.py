@@ -190,8 +190,8 @@ def comparison_of_directories(directories: list[Path]) -> ComparisonView:
 def _require_a_few(ids: list[str]) -> None:
     if not 2 <= len(ids) <= MOST_JOBS:
         raise ComparisonRefused(
-            f"{counted(len(ids), 'job')} {'was' if len(ids) == 1 else 'were'} chosen: choose two to "
-            f"{MOST_JOBS}, and give each once."
+            f"{counted(len(ids), 'job')} {'was' if len(ids) == 1 else 'were'} chosen: "
+            f"choose two to {MOST_JOBS}, and give each once."
         )
 
 
