@@ -9,7 +9,7 @@ from pathlib import Path
 from sqlmodel import Session, col, select
 
 from app.base_models import service as base_models
-from app.base_models.architecture import describe, linearized_name
+from app.base_models.architecture import ModelSummary, describe, linearized_name
 from app.base_models.models import BaseModelRecord
 from app.errors import Conflict, ModelRefused, NotFound, RecipeRefused
 from app.jobs.models import Job
@@ -121,14 +121,28 @@ def weights_of(path: str, _fingerprint: str, name: str) -> Weights:
     Embeddings and routers are left out: no recipe may quantize them. Raises ModelRefused.
     """
     summary = describe(Path(path))
-    router = (summary.experts, summary.hidden)
+    routers = _routers(summary)
     shapes, fused = {}, set()
     for stored, shape in summary.weight_shapes.items():
         module = linearized_name(stored)
-        if shape == router or "embed" in module:
+        if stored in routers or "embed" in module:
             continue
         shapes[module] = shape
         if summary.fused_experts and ".experts." in module:
             fused.add(module)
     each = summary.size_bytes / max(1, summary.parameters)
     return Weights(name, shapes, frozenset(fused), each, summary.size_bytes)
+
+
+def _routers(summary: ModelSummary) -> set[str]:
+    """The stored names of routers: beside the experts of a layer, and of their number by the hidden
+    size. An attention's projection may have that shape too."""
+    names = summary.weight_shapes
+    blocks = tuple({f"{name.partition('.experts.')[0]}." for name in names if ".experts." in name})
+    return {
+        name
+        for name, shape in names.items()
+        if shape == (summary.experts, summary.hidden)
+        and name.startswith(blocks)
+        and ".experts." not in name
+    }
