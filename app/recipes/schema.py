@@ -65,8 +65,8 @@ class Recipe(BaseModel):
     highest among those not routed to it; 0 leaves an expert no token reached to round-to-nearest.
 
     ``search`` is ``exact`` (the weights stock llmcompressor finds, in less time), ``fast`` (tries
-    the scales on a sample of the tokens and outputs: other weights, compared in docs/quality.md) or
-    ``stock`` (llmcompressor's own search, over the same mappings: the reference).
+    the scales on a sample of the tokens: other weights, compared in docs/quality.md) or ``stock``
+    (llmcompressor's own search, over the same mappings: the reference).
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

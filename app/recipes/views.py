@@ -21,7 +21,7 @@ STATISTICS = {
 }
 SEARCHES = {
     "exact": "The search gives stock llmcompressor's weights bit for bit, in less time.",
-    "fast": "The search tries half of the ratios on a sample of the tokens and outputs.",
+    "fast": "The search tries half of the ratios on a sample of the tokens.",
     "stock": "The search is stock llmcompressor's own.",
 }
 

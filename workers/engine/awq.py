@@ -14,8 +14,8 @@ What differs from stock ``AWQModifier``, and nothing else does:
 - cached inputs are pinned only where there is an accelerator (stock crashes on a CPU);
 - the loss before and after each search is told, not only logged.
 
-With ``fast`` the norms' scales are tried on a sample of the tokens, the experts' products on a
-sample of their outputs, both at half of the ratios: other weights, compared in docs/quality.md.
+With ``fast`` the norms' scales are tried on a sample of the tokens and at half of the ratios: other
+weights, compared in docs/quality.md.
 """
 
 from __future__ import annotations
@@ -166,8 +166,7 @@ class TreeAWQModifier(AWQModifier):
                     parent(**batch)
             inputs = captured.get(search.experts, [])
             self.tell(RoutedTokens(layer=search.layer.index, tokens=search.count(inputs)))
-            share = FAST_SHARE if self.fast else 1.0
-            found = search.run(inputs, self.choice, self._grid(), self._compute_layer_means, share)
+            found = search.run(inputs, self.choice, self._grid(), self._compute_layer_means)
         for name in search.not_finite:
             message = f"{name} is not smoothed: its activations are not finite."
             self.tell(Notice(step=Step.QUANTIZE, level="warning", message=message))

@@ -76,10 +76,9 @@ class ExpertsSearch:
         choice: TokenChoice,
         grid: Sequence[GridPoint],
         means: Means,
-        share: float,
     ) -> list[Searched]:
         """Search every product that saw a token; one that saw none is left as it is, and so
-        rounded to nearest. ``share`` of a product's outputs, evenly spread, are looked at."""
+        rounded to nearest."""
         added = {}
         if choice.statistics == "routed" and choice.floor:
             counts = routed_counts(inputs, self.layer.experts)
@@ -88,7 +87,7 @@ class ExpertsSearch:
         found: list[Searched] = []
         for members in self.groups():
             gathered = down_statistics(self.experts, members, inputs, choice, added)
-            found.extend(self._search(members, list(gathered), grid, means, round(1 / share)))
+            found.extend(self._search(members, list(gathered), grid, means))
         return found
 
     def _scores(self) -> RouterScores:
@@ -118,7 +117,6 @@ class ExpertsSearch:
         gathered: list[InputStatistics],
         grid: Sequence[GridPoint],
         means: Means,
-        every: int,
     ) -> Iterator[Searched]:
         seen = []
         for number, statistics in zip(members, gathered, strict=True):
@@ -132,7 +130,7 @@ class ExpertsSearch:
             return
         linears = [mapping.parent for mapping, _ in seen]
         found = search_scales(
-            weights=torch.stack([weight_of(linear)[::every] for linear in linears]),
+            weights=torch.stack([weight_of(linear) for linear in linears]),
             weight_means=torch.stack([means([linear]) for linear in linears]),
             statistics=[statistics for _, statistics in seen],
             args=args_of(linears[0]),
