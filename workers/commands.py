@@ -8,26 +8,20 @@ that ``--help`` answers at once.
 
 from __future__ import annotations
 
-import shutil
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from app.console import Json, complain, say, tell, wide, write
+from app.console import Json, say, tell, wide, write
 from app.coverage.choosing import Aim
-from app.errors import CalibrantError, Conflict, Refused
 from app.facets import Facet
 from app.jobs import files
-from app.jobs.events import Event
-from app.jobs.spec import JobResult, JobSpec
 from app.jobs.states import JobKind
 from app.jobs.wording import preflight_in_words
 from app.recipes.schema import DEFAULT_PRESET
-from workers.bars import bar, shown_events
+from workers.bars import bar
+from workers.in_process import kept_beside, refusals, run_here, spec_of, working_directory
 from workers.recipe_option import recipe_named
 
 if TYPE_CHECKING:
@@ -64,14 +58,14 @@ def coverage(
     from app.coverage.profile import Profile
     from app.coverage.summary import summarise
 
-    with _refusals(), _working_directory(out) as directory:
-        spec = _spec(JobKind.PROFILE, directory, model, set_, threads=threads)
-        _run(spec)
+    with refusals(), working_directory(out) as directory:
+        spec = spec_of(JobKind.PROFILE, directory, model, set_, threads=threads)
+        run_here(spec)
         profile = Profile.load(directory / files.COVERAGE)
         document = summarise(profile, by.value if by else None)
         if against is not None:
-            with _working_directory(None) as beside:
-                _run(_spec(JobKind.PROFILE, beside, model, against, threads=threads))
+            with working_directory(None) as beside:
+                run_here(spec_of(JobKind.PROFILE, beside, model, against, threads=threads))
                 document |= compared_documents(profile, Profile.load(beside / files.COVERAGE))
     if json:
         say(document)
@@ -116,9 +110,9 @@ def select(
     from app.coverage.profile import Profile
     from workers.selecting import choice, pool_named
 
-    with _refusals(), _working_directory(None) as directory:
+    with refusals(), working_directory(None) as directory:
         found = pool_named(pool, model, out)
-        _run(_spec(JobKind.PROFILE, directory, model, found.rows, threads=threads))
+        run_here(spec_of(JobKind.PROFILE, directory, model, found.rows, threads=threads))
         wish = Wish(budget=budget, floor=floor, aim=by, seed=seed)
         document = choice(Profile.load(directory / files.COVERAGE), found, wish, out)
     if json:
@@ -147,7 +141,7 @@ def preflight(
     json: Json = False,
 ) -> None:
     """Say what a job would do and need, without loading a weight. Exits 2 when it cannot run."""
-    with _refusals():
+    with refusals():
         from workers.engine.device import set_threads
         from workers.engine.preflight import preflight as look
 
@@ -185,13 +179,13 @@ def quantize(
 
     Finished layers are kept beside OUT until the checkpoint is whole.
     """
-    with _refusals(), _kept_beside(out, resume) as directory:
-        spec = _spec(JobKind.QUANTIZE, directory, model, set_, threads=threads)
+    with refusals(), kept_beside(out, resume) as directory:
+        spec = spec_of(JobKind.QUANTIZE, directory, model, set_, threads=threads)
         spec.recipe, spec.checkpoint = recipe_named(recipe), out.resolve()
         spec.held_out = held_out.resolve() if held_out else None
         spec.resume = "required" if resume else "never"
         events = out.resolve().with_name(f"{out.name}.events.jsonl")
-        result = _run(spec, events)
+        result = run_here(spec, events)
     if json:
         say({**result.model_dump(mode="json"), "events": str(events)})
         return
@@ -219,7 +213,7 @@ def evaluate(
     json: Json = False,
 ) -> None:
     """Measure how far a checkpoint is from its original on held-out rows."""
-    with _refusals():
+    with refusals():
         from app.artifacts import write_model, write_whole
         from app.quality.divergence import evaluation_of
         from workers.engine.device import set_threads
@@ -248,7 +242,7 @@ def verify(
     json: Json = False,
 ) -> None:
     """Check every tensor of a checkpoint against its source. Exits 1 when something is wrong."""
-    with _refusals():
+    with refusals():
         from workers.engine.verification import verify as check
 
         with bar("Verifying") as advance:
@@ -272,7 +266,7 @@ def export_recipe(
     out: Annotated[Path | None, typer.Option(help="Write it here, not to stdout.")] = None,
 ) -> None:
     """Write a recipe as YAML that stock llmcompressor runs on this model."""
-    with _refusals():
+    with refusals():
         from app.recipes.llmcompressor import to_yaml
         from workers.engine.preflight import meta_model
         from workers.engine.quantization import plan_of
@@ -285,35 +279,6 @@ def export_recipe(
             write(text)
         else:
             out.write_text(text, encoding="utf-8")
-
-
-def _spec(kind: JobKind, directory: Path, model: Path, rows: Path, threads: int | None) -> JobSpec:
-    return JobSpec(
-        job_id="local",
-        kind=kind,
-        directory=directory,
-        sets_dir=directory,
-        model=model.resolve(),
-        calibration=rows.resolve(),
-        threads=threads,
-    )
-
-
-def _run(spec: JobSpec, events: Path | None = None) -> JobResult:
-    """Run a job here, its events shown on stderr and, where ``events`` is given, kept in it."""
-    from workers.engine.main_job import run
-
-    with shown_events() as show:
-        if events is None:
-            return run(spec, show)
-        with events.open("a" if spec.resume == "required" else "w", encoding="utf-8") as log:
-
-            def emit(event: Event) -> None:
-                log.write(event.model_dump_json() + "\n")
-                log.flush()
-                show(event)
-
-            return run(spec, emit)
 
 
 def _model_and_rows(directory: Path, rows: Path) -> tuple[PreTrainedModel, CalibrationRows]:
@@ -347,59 +312,3 @@ def _evaluated(base: Path, checkpoint: Path, set_: Path) -> EvaluatedRows:
         loaded = load_checkpoint(checkpoint, *kind)
         quantized = observe(loaded, batches, advance, what="The checkpoint", row_ids=ids)
     return measure(original, quantized, rows)
-
-
-@contextmanager
-def _refusals() -> Iterator[None]:
-    """A CalibrantError becomes its sentence on stderr and its exit code, and so does a file or
-    directory that cannot be read or written."""
-    try:
-        yield
-    except CalibrantError as error:
-        complain(error.sentence)
-        raise typer.Exit(error.exit_code) from error
-    except OSError as error:
-        if error.filename is None:
-            raise
-        complain(f"{error.filename} cannot be read or written: {error.strerror}.")
-        raise typer.Exit(Refused.exit_code) from error
-
-
-@contextmanager
-def _working_directory(out: Path | None) -> Iterator[Path]:
-    if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
-        yield out.resolve()
-        return
-    with tempfile.TemporaryDirectory(prefix="calibrant-") as directory:
-        yield Path(directory)
-
-
-@contextmanager
-def _kept_beside(out: Path, resume: bool) -> Iterator[Path]:
-    """The directory of a run's own files, on the disk the checkpoint goes to. It stays where the
-    run is stopped after it finished a layer.
-
-    Raises Conflict when a stopped run left one and ``resume`` was not asked for, and
-    CheckpointRefused when something is at ``out``.
-    """
-    from workers.engine.export import refuse_taken_destination
-
-    if not resume:
-        refuse_taken_destination(out)
-    directory = out.resolve().with_name(f".{out.name}.calibrant")
-    if not resume and _has_layers(directory):
-        raise Conflict(
-            f"A stopped run towards {out} left finished layers in {directory}: go on with "
-            "--resume, or remove that directory to start again."
-        )
-    directory.mkdir(parents=True, exist_ok=True)
-    try:
-        yield directory
-    finally:
-        if not _has_layers(directory):
-            shutil.rmtree(directory)
-
-
-def _has_layers(directory: Path) -> bool:
-    return any((directory / "layers").glob("layer-*.json"))

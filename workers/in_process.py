@@ -1,0 +1,108 @@
+"""How a command runs a job in its own process, without a server or a queue."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import typer
+
+from app.console import complain
+from app.errors import CalibrantError, Conflict, Refused
+from app.jobs.events import Event
+from app.jobs.spec import JobResult, JobSpec
+from app.jobs.states import JobKind
+from workers.bars import shown_events
+
+
+def spec_of(
+    kind: JobKind, directory: Path, model: Path, rows: Path, threads: int | None
+) -> JobSpec:
+    """The job a command runs: it reads a model and rows where they are, and keeps what it makes in
+    ``directory``."""
+    return JobSpec(
+        job_id="local",
+        kind=kind,
+        directory=directory,
+        sets_dir=directory,
+        model=model.resolve(),
+        calibration=rows.resolve(),
+        threads=threads,
+    )
+
+
+def run_here(spec: JobSpec, events: Path | None = None) -> JobResult:
+    """Run a job here, its events shown on stderr and, where ``events`` is given, kept in it."""
+    from workers.engine.main_job import run
+
+    with shown_events() as show:
+        if events is None:
+            return run(spec, show)
+        with events.open("a" if spec.resume == "required" else "w", encoding="utf-8") as log:
+
+            def emit(event: Event) -> None:
+                log.write(event.model_dump_json() + "\n")
+                log.flush()
+                show(event)
+
+            return run(spec, emit)
+
+
+@contextmanager
+def refusals() -> Iterator[None]:
+    """A CalibrantError becomes its sentence on stderr and its exit code, and so does a file or
+    directory that cannot be read or written."""
+    try:
+        yield
+    except CalibrantError as error:
+        complain(error.sentence)
+        raise typer.Exit(error.exit_code) from error
+    except OSError as error:
+        if error.filename is None:
+            raise
+        complain(f"{error.filename} cannot be read or written: {error.strerror}.")
+        raise typer.Exit(Refused.exit_code) from error
+
+
+@contextmanager
+def working_directory(out: Path | None) -> Iterator[Path]:
+    """``out``, made if it is not there, or a directory that is gone afterwards."""
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        yield out.resolve()
+        return
+    with tempfile.TemporaryDirectory(prefix="calibrant-") as directory:
+        yield Path(directory)
+
+
+@contextmanager
+def kept_beside(out: Path, resume: bool) -> Iterator[Path]:
+    """The directory of a run's own files, on the disk the checkpoint goes to. It stays where the
+    run is stopped after it finished a layer.
+
+    Raises Conflict when a stopped run left one and ``resume`` was not asked for, and
+    CheckpointRefused when something is at ``out``.
+    """
+    from workers.engine.export import refuse_taken_destination
+
+    if not resume:
+        refuse_taken_destination(out)
+    directory = out.resolve().with_name(f".{out.name}.calibrant")
+    if not resume and _has_layers(directory):
+        raise Conflict(
+            f"A stopped run towards {out} left finished layers in {directory}: go on with "
+            "--resume, or remove that directory to start again."
+        )
+    directory.mkdir(parents=True, exist_ok=True)
+    try:
+        yield directory
+    finally:
+        if not _has_layers(directory):
+            shutil.rmtree(directory)
+
+
+def _has_layers(directory: Path) -> bool:
+    return any((directory / "layers").glob("layer-*.json"))
