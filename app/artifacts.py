@@ -5,8 +5,10 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import stat
 import tempfile
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -87,6 +89,43 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def bytes_freed(directories: Iterable[Path]) -> int:
+    """The bytes of files that are nowhere but in these directories: a file that has another name
+    elsewhere (a hard link) stays on the disk when they are removed."""
+    names: Counter[tuple[int, int]] = Counter()
+    found: dict[tuple[int, int], os.stat_result] = {}
+    for file in _files_in(directories):
+        try:
+            about = file.lstat()
+        except FileNotFoundError:
+            continue  # A retry that succeeds removes the layers of the job it went on from.
+        if stat.S_ISREG(about.st_mode):
+            key = about.st_dev, about.st_ino
+            names[key] += 1
+            found[key] = about
+    return sum(about.st_size for key, about in found.items() if names[key] >= about.st_nlink)
+
+
+def _files_in(directories: Iterable[Path]) -> Iterator[Path]:
+    for directory in directories:
+        for inner, _, names in os.walk(directory):
+            yield from (Path(inner, name) for name in names)
+
+
+def remove_directory(place: Path) -> None:
+    """Remove a directory with all that is in it, if it is there; of a link to one, the link alone.
+
+    Raises OSError when something of it stays.
+    """
+    if place.is_symlink():
+        place.unlink()
+        return
+    # Another process may be removing it too, so that only what is left at the end is told.
+    shutil.rmtree(place, ignore_errors=True)
+    if place.exists():
+        shutil.rmtree(place)
 
 
 def _rename_unless_there(draft: Path, place: Path) -> None:

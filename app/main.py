@@ -27,6 +27,7 @@ from app.coverage import routes as coverage
 from app.database import session_for
 from app.doors import Doors
 from app.errors import BrokerGone, CalibrantError
+from app.jobs import deletion
 from app.jobs import routes as jobs
 from app.jobs import service as jobs_service
 from app.negotiation import error_response
@@ -97,7 +98,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 
 async def _sweep(settings: Settings) -> None:
-    """Find lost jobs and send waiting ones again, for as long as the server runs."""
+    """Find lost jobs, send waiting ones again and finish deletions that were stopped, for as long
+    as the server runs."""
     since_resend = RESEND_SECONDS
     while True:
         try:
@@ -105,6 +107,7 @@ async def _sweep(settings: Settings) -> None:
             if since_resend >= RESEND_SECONDS:
                 since_resend = 0.0
                 await run_in_threadpool(_send_again, settings)
+                await run_in_threadpool(_finish_deletions, settings)
         except Exception as error:  # The sweeper outlives a database that is briefly locked.
             log.warning("sweep failed", error=str(error))
         await asyncio.sleep(SWEEP_SECONDS)
@@ -123,6 +126,12 @@ def _send_again(settings: Settings) -> None:
             jobs_service.send_again(session, settings)
         except BrokerGone as error:
             log.warning("broker gone", sentence=error.sentence)
+
+
+def _finish_deletions(settings: Settings) -> None:
+    with session_for(settings) as session:
+        for job_id in deletion.finish_deletions(session, settings):
+            log.info("deletion finished", job=job_id)
 
 
 async def _healthz() -> dict[str, str]:

@@ -13,7 +13,9 @@ from typing import Annotated
 import typer
 
 from app.console import Json, installed, say, tell, wide, write
-from app.jobs import service
+from app.formatting import size
+from app.jobs import deletion, service
+from app.jobs.deletion import Deleted
 from app.jobs.spec import Resume
 from app.jobs.states import JobKind, JobState
 from app.jobs.views import JobListView, JobRow, JobView, LogView, job_list, job_view, log_view
@@ -151,6 +153,22 @@ def _again(job_id: str, action: str, resume: Resume, json: bool) -> None:
             again = service.retry(session, settings, job_id, resume)
             view = job_view(session, settings, again.id)
     say(view.model_dump(mode="json")) if json else tell(_line(view.job))
+
+
+@app.command()
+def delete(job_id: JobId, json: Json = False) -> None:
+    """Take a job away for good, with its finished layers and its checkpoint; refused while it runs
+    or something else needs them."""
+    if server():
+        deleted = ask("POST", f"/jobs/{job_id}/delete", Deleted)
+    else:
+        with installed() as (session, settings):
+            service.find_lost(session, settings)
+            deleted = deletion.delete(session, settings, job_id)
+    if json:
+        say(deleted.model_dump(mode="json"))
+    else:
+        tell(f"{deleted.id} deleted, {size(deleted.freed_bytes)} freed")
 
 
 @app.command()

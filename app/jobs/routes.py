@@ -10,7 +10,9 @@ from fastapi.responses import FileResponse, PlainTextResponse, Response
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from app.dependencies import SessionDep, SettingsDep
+from app.errors import NotFound, Refused
 from app.jobs import files, live, service
+from app.jobs.deletion import Deleted, delete
 from app.jobs.states import JobState
 from app.jobs.submission import NewJob, started_set_id
 from app.jobs.views import JobListView, JobView, LogView, job_list, job_view, log_view
@@ -22,6 +24,7 @@ from app.negotiation import (
     done,
     is_fragment_request,
     takes,
+    wants_html,
 )
 
 router = APIRouter(tags=["jobs"])
@@ -136,3 +139,18 @@ def restart_job(
     """Start a job that ended early from its first layer, as a job of its own."""
     again = service.retry(session, settings, job_id, resume="never")
     return created(request, f"/jobs/{again.id}", job_view(session, settings, again.id))
+
+
+@router.post("/jobs/{job_id}/delete", response_model=Deleted)
+def delete_job(
+    request: Request, session: SessionDep, settings: SettingsDep, job_id: str
+) -> Response:
+    """Take a job and its checkpoint away; refused while something needs its files."""
+    try:
+        deleted = delete(session, settings, job_id)
+    except Refused as error:
+        if not wants_html(request) or isinstance(error, NotFound):
+            raise
+        view = job_view(session, settings, job_id, problem=error.sentence)
+        return answer(request, view, "jobs/show.html", status=error.status)
+    return done(request, "/jobs", deleted)

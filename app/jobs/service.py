@@ -234,17 +234,17 @@ def retry(session: Session, settings: Settings, job_id: str, resume: Resume = "i
     )
     again.retry_of = job.id
     if resume != "never":
-        again.spec = {**again.spec, "resume": resume, "layers_from": str(_layers_of(job))}
+        again.spec = {**again.spec, "resume": resume, "layers_from": str(layers_of(job))}
     return submit(session, settings, again)
 
 
 def finished_layers(job: Job) -> int:
     """How many layers of an ended job are kept, so that a retry need not do them again."""
     # The first record is what comes before the layers.
-    return max(0, sum(1 for _ in _layers_of(job).glob("layer-*.json")) - 1)
+    return max(0, sum(1 for _ in layers_of(job).glob("layer-*.json")) - 1)
 
 
-def _layers_of(job: Job) -> Path:
+def layers_of(job: Job) -> Path:
     """Where a job's finished layers are: its own, or those it was to go on from."""
     spec = JobSpec.model_validate(job.spec)
     if spec.layers_from is None or any(spec.layers_directory.glob("layer-*.json")):

@@ -11,6 +11,7 @@ from sqlmodel import Session
 from app.database import utc_now
 from app.jobs import files, service
 from app.jobs.activity import Activity, activity_of
+from app.jobs.deletion import Deletion, deletion_of
 from app.jobs.models import Job, JobEvent
 from app.jobs.spec import JobResult, LayerReport
 from app.jobs.states import FINAL, STEPS, JobKind, JobState, Step
@@ -102,7 +103,9 @@ class NoticeView(BaseModel):
 
 
 class JobView(BaseModel):
-    """One job: what state it is in, what it is doing, what it found."""
+    """One job: what state it is in, what it is doing, what it found. ``deletion`` is what deleting
+    it would mean, None before it has ended; ``problem`` why something that was asked was refused.
+    """
 
     job: JobRow
     steps: list[StepView]
@@ -117,6 +120,8 @@ class JobView(BaseModel):
     has_errors: bool
     has_checkpoint: bool
     result: JobResult | None
+    deletion: Deletion | None
+    problem: str | None = None
 
 
 class LogView(BaseModel):
@@ -157,7 +162,9 @@ def job_list(
     )
 
 
-def job_view(session: Session, settings: Settings, job_id: str) -> JobView:
+def job_view(
+    session: Session, settings: Settings, job_id: str, problem: str | None = None
+) -> JobView:
     """Everything the page of a job shows. Raises NotFound."""
     job = service.get_job(session, job_id)
     events = service.list_events(session, job_id)
@@ -178,6 +185,8 @@ def job_view(session: Session, settings: Settings, job_id: str) -> JobView:
         has_errors=(directory / files.LAYERS).is_file(),
         has_checkpoint=bool(job.result and job.result.get("verification")),
         result=JobResult.model_validate(job.result) if job.result else None,
+        deletion=deletion_of(session, settings, job) if row.is_final else None,
+        problem=problem,
     )
 
 

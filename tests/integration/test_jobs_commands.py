@@ -75,6 +75,10 @@ def test_a_server_gives_the_same_documents(settings: Settings, failed: Job, tmp_
         assert "token" in refused.stderr
         unknown = calibrant(tmp_path, *there, "show", "nope", **token)
         assert (unknown.returncode, unknown.stderr.strip()) == (2, "There is no job 'nope'.")
+        deleted = document(settings, *there, "delete", failed.id, **token)
+        assert deleted == {"id": failed.id, "freed_bytes": 28}
+        again = calibrant(tmp_path, *there, "delete", failed.id, **token)
+        assert (again.returncode, again.stderr.strip()) == (2, f"There is no job '{failed.id}'.")
     gone = calibrant(tmp_path, *there, "list", **token)
     assert gone.returncode == 1
     assert "does not answer" in gone.stderr
