@@ -19,14 +19,15 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 
 def hush() -> None:
-    """Send the errors of llmcompressor, compressed-tensors and transformers to stderr, and drop
-    what they say below that."""
+    """Send the errors of llmcompressor, compressed-tensors, transformers and torch's tracing to
+    stderr, and drop what they say below that."""
     import llmcompressor  # noqa: F401  (it sets its own sink at import; ours replaces it)
     import transformers
     from loguru import logger
 
     logger.remove()
     logger.add(sys.stderr, level="ERROR", format="{time:HH:mm:ss} {level} {message}")
-    logging.getLogger("compressed_tensors").setLevel(logging.ERROR)
+    for name in ("compressed_tensors", "torch.fx"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     transformers.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     transformers.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
