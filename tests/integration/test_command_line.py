@@ -51,13 +51,19 @@ def built(place: Path, composition: Path) -> Any:
 
 
 @pytest.fixture(scope="module")
-def quantized(place: Path, built: Any) -> Any:
+def quantizing(place: Path, built: Any) -> subprocess.CompletedProcess[str]:
     rows = str(place / "sets" / built["id"])
     out = str(place / "checkpoint")
-    return document(
+    return calibrant(
         place, "quantize", "--model", str(MODEL), "--set", rows, "--recipe", "experts-w4a16-g32",
-        "--out", out,
+        "--out", out, "--json",
     )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def quantized(quantizing: subprocess.CompletedProcess[str]) -> Any:
+    assert quantizing.returncode == 0, quantizing.stderr
+    return json.loads(quantizing.stdout)
 
 
 def test_sets_audit_of_a_built_set(place: Path, built: Any) -> None:
@@ -115,6 +121,13 @@ def test_coverage_counts_every_routed_token(place: Path, built: Any) -> None:
         assert sum(layer["experts"]) == found["tokens"] * found["top_k"]
     german = found["slices"]["de"]
     assert 0 < german["tokens"] < found["tokens"]
+
+
+def test_no_librarys_bar_or_warning_is_on_stderr(
+    quantizing: subprocess.CompletedProcess[str],
+) -> None:
+    assert "it/s" not in quantizing.stderr
+    assert "WARNING" not in quantizing.stderr
 
 
 def test_quantize_leaves_a_verified_checkpoint(place: Path, quantized: Any) -> None:

@@ -11,6 +11,10 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from collections.abc import Iterable
+from typing import TypeVar
+
+T = TypeVar("T")
 
 os.environ.setdefault("TQDM_DISABLE", "1")
 os.environ.setdefault("LLM_COMPRESSOR_LOG_LEVEL", "ERROR")
@@ -23,6 +27,7 @@ def hush() -> None:
     stderr, and drop what they say below that."""
     import llmcompressor  # noqa: F401  (it sets its own sink at import; ours replaces it)
     import transformers
+    from compressed_tensors.quantization.lifecycle import apply
     from loguru import logger
 
     logger.remove()
@@ -31,3 +36,9 @@ def hush() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
     transformers.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     transformers.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    # It draws its bar whatever TQDM_DISABLE says.
+    vars(apply)["tqdm"] = _no_bar
+
+
+def _no_bar(iterable: Iterable[T], **_: object) -> Iterable[T]:
+    return iterable
