@@ -16,6 +16,7 @@ Place = tuple[str | int, ...]
 M = TypeVar("M", bound=BaseModel)
 
 SHOWN = 60
+WORD = re.compile(r"\w+")
 
 # What is wrong with a value and what would be right, by the kind of pydantic's complaint; in
 # braces are the limits it names.
@@ -63,9 +64,14 @@ def first_problem(error: ValidationError, model: type[BaseModel]) -> tuple[Place
     """The place of the first thing that is wrong with a document that ``model`` refused, and what
     is to be said of it, without a full stop."""
     problems = error.errors(include_url=False)
+    if problems[0]["type"] == "extra_forbidden":
+        *owner, name = problems[0]["loc"]
+        place = _place(owner)
+        near = nearest(str(name), _fields_at(model, place))
+        return (*place, name), f"there is no such field{near}"
     place = _place(problems[0]["loc"])
     same = [one for one in problems if _place(one["loc"]) == place]
-    return place, _said(same, place, model)
+    return place, in_words(same)
 
 
 def in_words(problems: Sequence[ErrorDetails]) -> str:
@@ -81,8 +87,8 @@ def in_words(problems: Sequence[ErrorDetails]) -> str:
 
 
 def listed(place: Sequence[str | int]) -> str:
-    """A place as it is written: ``slices.2.rows``."""
-    return ".".join(str(step) for step in place)
+    """A place as it is written: ``slices.2.rows``; keys that are no word in quotes."""
+    return ".".join(shown(step, quotes=not WORD.fullmatch(str(step))) for step in place)
 
 
 def shown(value: Any, quotes: bool = True) -> str:
@@ -115,13 +121,7 @@ def kind(value: Any) -> str:
 
 def _place(steps: Iterable[str | int]) -> Place:
     """A place without the names that pydantic gives the choices of a union."""
-    return tuple(one for one in steps if isinstance(one, int) or re.fullmatch(r"\w+", one))
-
-
-def _said(problems: Sequence[ErrorDetails], place: Place, model: type[BaseModel]) -> str:
-    if problems[0]["type"] == "extra_forbidden":
-        return f"there is no such field{nearest(str(place[-1]), _fields_at(model, place[:-1]))}"
-    return in_words(problems)
+    return tuple(one for one in steps if isinstance(one, int) or WORD.fullmatch(one))
 
 
 def _words(problem: ErrorDetails) -> tuple[str, str]:

@@ -52,6 +52,8 @@ def test_what_is_wrong_with_a_field(field: str, value: object, sentence: str) ->
         ({"weight": float("inf")}, "slices.0.weight: inf has no end: give a finite number"),
         ({"tokens": [1]}, "slices.0.tokens: [1] is a list: give a whole number"),
         ({"row": 3}, "slices.0.row: there is no such field; the nearest is 'rows'"),
+        ({"": 3}, "slices.0.'': there is no such field"),
+        ({"max-rows": 3}, "slices.0.'max-rows': there is no such field; the nearest is 'rows'"),
         ({}, "slices.0: slice 'a' gives none of them: give one of weight, tokens or rows"),
         (
             {"rows": 1, "facets": {"domian": ["law"]}},

@@ -28,9 +28,9 @@ def test_two_ticks_and_a_click(page: Page, site: Site, other: str) -> None:
         page.get_by_role("checkbox", name=re.compile(job)).check()
     page.get_by_role("button", name="Compare the ticked jobs").click()
     expect(page.get_by_role("heading", level=1)).to_have_text("2 jobs side by side")
-    expect(page.locator("main")).to_contain_text("worse beyond chance in COBOL")
+    expect(page.locator("main")).to_contain_text("B is better beyond chance in COBOL")
     row = page.get_by_role("row").filter(has=page.get_by_role("rowheader", name="COBOL"))
-    expect(row.locator(".state")).to_have_text("worse")
+    expect(row.locator(".state")).to_have_text("better")
     for chart in page.locator("[data-chart]").all():
         expect(chart).to_have_attribute("data-state", "drawn")
 

@@ -18,8 +18,9 @@ JOB_MS = 300_000
 def tick_only(page: Page, group: str, facet: str, *names: str) -> None:
     """Choose these values of a facet in one slice, and no others."""
     slice_ = page.get_by_role("group", name=group)
-    slice_.locator("summary", has_text=facet).click()
-    box = slice_.locator("details", has=page.locator("summary", has_text=facet))
+    summary = re.compile(f"^\\s*{facet}")  # The slice's own summary holds its name.
+    slice_.locator("summary", has_text=summary).click()
+    box = slice_.locator("details", has=page.locator("summary", has_text=summary)).last
     box.get_by_role("button", name="tick none").click()
     for name in names:
         box.get_by_role("checkbox", name=re.compile(f"^{re.escape(name)} ")).check()
