@@ -15,7 +15,7 @@ from typing import BinaryIO
 
 from pydantic import BaseModel
 
-from app.errors import DiskFull
+from app.errors import DiskFull, NotRemoved
 
 
 @contextmanager
@@ -117,15 +117,22 @@ def _files_in(directories: Iterable[Path]) -> Iterator[Path]:
 def remove_directory(place: Path) -> None:
     """Remove a directory with all that is in it, if it is there; of a link to one, the link alone.
 
-    Raises OSError when something of it stays.
+    Raises NotRemoved when something of it stays.
     """
     if place.is_symlink():
         place.unlink()
         return
     # Another process may be removing it too, so that only what is left at the end is told.
     shutil.rmtree(place, ignore_errors=True)
-    if place.exists():
+    if not place.exists():
+        return
+    try:
         shutil.rmtree(place)
+    except OSError as error:
+        raise NotRemoved(
+            f"Not all of {place} is deleted: {error.filename} cannot be removed "
+            f"({error.strerror}). The server tries again, or remove it by hand."
+        ) from error
 
 
 def _rename_unless_there(draft: Path, place: Path) -> None:

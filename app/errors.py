@@ -82,6 +82,10 @@ class BrokerGone(CalibrantError):
     exit_code = 2
 
 
+class NotRemoved(CalibrantError):
+    """Files of something that was deleted stay on the disk."""
+
+
 class DiskFull(CalibrantError):
     """No room left where an artifact should go."""
 

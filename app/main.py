@@ -20,6 +20,7 @@ from app import auth
 from app.assets import StaticAssets
 from app.audit import routes as audits
 from app.base_models import routes as base_models
+from app.calibration import deletion as sets_deletion
 from app.calibration import routes as calibration
 from app.checkpoints import routes as checkpoints
 from app.comparison import routes as comparison
@@ -27,7 +28,7 @@ from app.coverage import routes as coverage
 from app.database import session_for
 from app.doors import Doors
 from app.errors import BrokerGone, CalibrantError
-from app.jobs import deletion
+from app.jobs import deletion as jobs_deletion
 from app.jobs import routes as jobs
 from app.jobs import service as jobs_service
 from app.negotiation import error_response
@@ -130,8 +131,10 @@ def _send_again(settings: Settings) -> None:
 
 def _finish_deletions(settings: Settings) -> None:
     with session_for(settings) as session:
-        for job_id in deletion.finish_deletions(session, settings):
+        for job_id in jobs_deletion.finish_deletions(session, settings):
             log.info("deletion finished", job=job_id)
+    for built_id in sets_deletion.finish_deletions(settings):
+        log.info("deletion finished", built_set=built_id)
 
 
 async def _healthz() -> dict[str, str]:

@@ -14,7 +14,7 @@ from rich.progress import Progress, TaskID
 from sqlmodel import Session
 
 from app.base_models.models import BaseModelRecord
-from app.calibration import service
+from app.calibration import deletion, service
 from app.calibration.building import build_set
 from app.calibration.built_set import BuiltSet
 from app.calibration.models import CalibrationSet
@@ -23,6 +23,7 @@ from app.calibration.spec import SetSpec
 from app.calibration.starter import software_engineer
 from app.calibration.views import import_notes
 from app.console import Json, complain, installed, say, tell, wide
+from app.formatting import size
 from app.rendering.renderer import Renderer
 from app.set_files.service import read_for
 from app.settings import Settings
@@ -45,6 +46,21 @@ def list_(json: Json = False) -> None:
         say([one.model_dump(mode="json") for one in saved])
         return
     tell(*(wide(one.id, one.name) for one in saved))
+
+
+@app.command()
+def delete(
+    set_: Annotated[str, typer.Argument(metavar="SET", help="A saved set's id.")],
+    json: Json = False,
+) -> None:
+    """Take a saved set and what was built from it away for good; refused while a job that used it
+    is kept."""
+    with installed() as (session, settings):
+        deleted = deletion.delete(session, settings, set_)
+    if json:
+        say(deleted.model_dump(mode="json"))
+    else:
+        tell(f"{deleted.id} deleted, {size(deleted.freed_bytes)} freed")
 
 
 @app.command()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from app.calibration.composition import preview
 from app.calibration.index import CorpusIndex
 from app.calibration.spec import SetSpec, Slice
@@ -10,6 +12,11 @@ HELD_OUT_BUDGET = 45_000
 # Shorter rows, so that few tokens reach every language and give each slice rows enough for an
 # interval: at 512 a language's share of them is less than one row.
 HELD_OUT_LENGTH = 256
+
+# What a held-out sibling has of its own.
+OWN_FIELDS = frozenset(
+    {"name", "split", "max_length", "packing", "duplicates", "slices", "token_budget"}
+)
 
 
 def held_out_for(spec: SetSpec, index: CorpusIndex) -> SetSpec | None:
@@ -23,7 +30,7 @@ def held_out_for(spec: SetSpec, index: CorpusIndex) -> SetSpec | None:
     """
     asked = spec.model_copy(
         update={
-            "name": f"{spec.name}, held out",
+            "name": held_out_name(spec.name),
             "split": "held_out",
             "max_length": min(spec.max_length, HELD_OUT_LENGTH),
             "packing": False,
@@ -44,6 +51,22 @@ def held_out_for(spec: SetSpec, index: CorpusIndex) -> SetSpec | None:
     most = min(HELD_OUT_BUDGET, asked.token_budget or 0, _matching_tokens(kept, index))
     judged = kept.model_copy(update={"token_budget": most})
     return judged if len(preview(judged, index.pool(judged)).rows) else None
+
+
+def held_out_name(name: str) -> str:
+    """The name of the held-out sibling of a set."""
+    return f"{name}, held out"
+
+
+def is_held_out_of(built: dict[str, Any], spec: dict[str, Any]) -> bool:
+    """Whether a composition can be the held-out sibling of another, both as JSON: it has its name,
+    and all but its own fields from it."""
+    shared = spec.keys() - OWN_FIELDS
+    return (
+        built["split"] == "held_out"
+        and built["name"] == held_out_name(spec["name"])
+        and all(built.get(field) == spec[field] for field in shared)
+    )
 
 
 def _by_weight(spec: SetSpec, index: CorpusIndex) -> tuple[Slice, ...]:

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 from sqlmodel import Session
 
-from app.calibration import service
+from app.calibration import deletion, service
 from app.calibration.forms import (
     SetFields,
     SliceFields,
@@ -35,7 +35,9 @@ from app.calibration.views import (
     set_view,
     totals_view,
 )
+from app.deletions import Deleted
 from app.dependencies import SessionDep, SettingsDep
+from app.errors import NotFound, Refused
 from app.facets import label_of
 from app.negotiation import (
     Submission,
@@ -43,7 +45,9 @@ from app.negotiation import (
     Table,
     answer,
     created,
+    done,
     takes,
+    wants_html,
 )
 from app.settings import Settings
 from app.validation import validated
@@ -139,6 +143,21 @@ def set_page(
     view = set_view(session, settings, set_id, model)
     table = Table(f"set-{view.id}", FACET_COLUMNS, _facet_rows(view.totals))
     return answer(request, view, "sets/show.html", table=table)
+
+
+@router.post("/sets/{set_id}/delete", response_model=Deleted)
+def delete_set(
+    request: Request, session: SessionDep, settings: SettingsDep, set_id: str
+) -> Response:
+    """Take a set and what was built from it away; refused while a job that used it is kept."""
+    try:
+        deleted = deletion.delete(session, settings, set_id)
+    except Refused as error:
+        if not wants_html(request) or isinstance(error, NotFound):
+            raise
+        view = set_view(session, settings, set_id, problem=error.sentence)
+        return answer(request, view, "sets/show.html", status=error.status)
+    return done(request, "/sets", deleted)
 
 
 @router.get("/sets/{set_id}/rows", response_model=SetRowsView)

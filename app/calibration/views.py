@@ -12,6 +12,7 @@ from sqlmodel import Session
 from app.base_models import service as base_models
 from app.calibration import service
 from app.calibration.built_set import BuiltSet
+from app.calibration.deletion import deletion_of
 from app.calibration.forms import SetFields, read_spec
 from app.calibration.mending import Mend
 from app.calibration.models import CalibrationSet
@@ -20,6 +21,7 @@ from app.calibration.set_sources import MissingSource, missing_sources
 from app.calibration.spec import SetSpec
 from app.calibration.starter import of_source, software_engineer
 from app.calibration.totals import Totals, totals
+from app.deletions import Deletion
 from app.errors import CalibrantError
 from app.facets import Facet, label_of, vocabulary
 from app.paging import page_within
@@ -144,6 +146,8 @@ class SetView(BaseModel):
     files: SetFiles
     missing: list[MissingSource]
     imported: ImportNotes | None
+    deletion: Deletion
+    problem: str | None = None
 
 
 def starter(settings: Settings) -> SetSpec:
@@ -240,9 +244,14 @@ def refused_fields(counted: Totals) -> dict[str, str]:
 
 
 def set_view(
-    session: Session, settings: Settings, set_id: str, model_id: str | None = None
+    session: Session,
+    settings: Settings,
+    set_id: str,
+    model_id: str | None = None,
+    problem: str | None = None,
 ) -> SetView:
-    """One set, counted by a model's tokenizer (by default the newest model's). Raises NotFound."""
+    """One set, counted by a model's tokenizer (by default the newest model's); ``problem`` is why
+    something that was asked was refused. Raises NotFound."""
     saved = service.get_set(session, set_id)
     spec = service.spec_of(saved)
     models = model_choices(session)
@@ -262,6 +271,8 @@ def set_view(
         files=set_files(session, spec),
         missing=missing_sources(session, settings, spec),
         imported=import_notes(saved),
+        deletion=deletion_of(session, settings, saved),
+        problem=problem,
     )
 
 

@@ -13,9 +13,9 @@ from typing import Annotated
 import typer
 
 from app.console import Json, installed, say, tell, wide, write
+from app.deletions import Deleted
 from app.formatting import size
 from app.jobs import deletion, service
-from app.jobs.deletion import Deleted
 from app.jobs.spec import Resume
 from app.jobs.states import JobKind, JobState
 from app.jobs.views import JobListView, JobRow, JobView, LogView, job_list, job_view, log_view

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from pydantic import BaseModel
 from sqlalchemy import delete as delete_rows
 from sqlalchemy import update
 from sqlmodel import Session, col, select
@@ -18,7 +17,8 @@ from sqlmodel import Session, col, select
 from app.artifacts import bytes_freed, remove_directory, sync
 from app.base_models import service as base_models
 from app.checkpoints.models import Checkpoint
-from app.errors import CalibrantError, Conflict
+from app.deletions import Deleted, Deletion
+from app.errors import Conflict
 from app.jobs.models import Job, JobEvent
 from app.jobs.service import finished_layers, get_job, layers_of
 from app.jobs.spec import JobSpec
@@ -26,20 +26,6 @@ from app.jobs.states import FINAL, JobState
 from app.settings import Settings
 
 MARKER = ".deleting-"
-
-
-class Deletion(BaseModel):
-    """What the deletion of a job frees, in bytes, and the sentence of what stands in its way."""
-
-    freed_bytes: int
-    obstacle: str | None
-
-
-class Deleted(BaseModel):
-    """A job that is gone, and the bytes that its deletion freed."""
-
-    id: str
-    freed_bytes: int
 
 
 def deletion_of(session: Session, settings: Settings, job: Job) -> Deletion:
@@ -99,14 +85,8 @@ def _forget(session: Session, settings: Settings, job_id: str) -> None:
 
 
 def _remove_files(settings: Settings, job_id: str) -> None:
-    try:
-        for directory in _directories(settings, job_id):
-            remove_directory(directory)
-    except OSError as error:
-        raise CalibrantError(
-            f"Job {job_id} is deleted, but not all of its files: {error.filename} cannot be "
-            f"removed ({error.strerror}). The server tries again, or remove it by hand."
-        ) from error
+    for directory in _directories(settings, job_id):
+        remove_directory(directory)
     _marker(settings, job_id).unlink(missing_ok=True)
 
 

@@ -9,10 +9,11 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import FileResponse, PlainTextResponse, Response
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
+from app.deletions import Deleted
 from app.dependencies import SessionDep, SettingsDep
 from app.errors import NotFound, Refused
 from app.jobs import files, live, service
-from app.jobs.deletion import Deleted, delete
+from app.jobs.deletion import delete
 from app.jobs.states import JobState
 from app.jobs.submission import NewJob, started_set_id
 from app.jobs.views import JobListView, JobView, LogView, job_list, job_view, log_view

@@ -9,9 +9,10 @@ from pydantic import BaseModel, computed_field
 from sqlmodel import Session
 
 from app.database import utc_now
+from app.deletions import Deletion
 from app.jobs import files, service
 from app.jobs.activity import Activity, activity_of
-from app.jobs.deletion import Deletion, deletion_of
+from app.jobs.deletion import deletion_of
 from app.jobs.models import Job, JobEvent
 from app.jobs.spec import JobResult, LayerReport
 from app.jobs.states import FINAL, STEPS, JobKind, JobState, Step

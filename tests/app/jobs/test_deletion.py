@@ -19,7 +19,7 @@ from app.calibration.service import save_set
 from app.checkpoints.models import Checkpoint
 from app.cli import app as calibrant
 from app.database import session_for
-from app.errors import CalibrantError, Conflict, NotFound
+from app.errors import CalibrantError, Conflict, NotFound, NotRemoved
 from app.jobs import deletion, service
 from app.jobs.models import Job, JobEvent
 from app.settings import Settings
@@ -178,12 +178,13 @@ def test_stopped_before_the_rows_are_gone_nothing_is_lost(
 def test_stopped_before_the_files_are_gone_they_go_later(
     session: Session, settings: Settings, ended: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def stuck(_place: Path) -> None:
-        raise OSError(13, "Permission denied", "layer-0000.json")
+    def stuck(_place: Path, ignore_errors: bool = False) -> None:
+        if not ignore_errors:
+            raise OSError(13, "Permission denied", "layer-0000.json")
 
     with monkeypatch.context() as broken:
-        broken.setattr(deletion, "remove_directory", stuck)
-        with pytest.raises(CalibrantError, match=r"layer-0000.json cannot be removed \(Permission"):
+        broken.setattr(shutil, "rmtree", stuck)
+        with pytest.raises(NotRemoved, match=r"layer-0000.json cannot be removed \(Permission"):
             deletion.delete(session, settings, ended)
     with pytest.raises(NotFound):
         service.get_job(session, ended)
