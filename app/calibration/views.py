@@ -84,11 +84,13 @@ class ValueChoice(BaseModel):
 
 
 class TotalsView(BaseModel):
-    """What a composition gives. Without ``totals``, ``problem`` says why they are missing."""
+    """What a composition gives. Without ``totals``, ``problem`` says why they are missing, and
+    ``missing`` which sources have no rows here."""
 
     totals: Totals | None = None
     problem: str | None = None
     needs_model: bool = False
+    missing: list[str] = []
     counted_by: str | None = None
 
 
@@ -227,7 +229,8 @@ def totals_view(
         model = base_models.get_model(session, model_id)
         index = service.index_for(settings, spec, Path(model.path))
     except CalibrantError as error:
-        return TotalsView(problem=error.sentence)
+        missing = [one.name for one in missing_sources(session, settings, spec)]
+        return TotalsView(problem=error.sentence, missing=missing)
     return TotalsView(totals=totals(spec, index), counted_by=model.name)
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import update
+from sqlalchemy.exc import IntegrityError
 from sqlmodel import Session, col, func, select
 
 from app.base_models import service as base_models
@@ -172,10 +173,18 @@ def submit(session: Session, settings: Settings, job: Job) -> Job:
     """Keep a new job and send it to the queue.
 
     The row is committed first: when the broker is gone the job stays queued and is sent again
-    by ``send_again``. Raises BrokerGone then.
+    by ``send_again``. Raises BrokerGone then, and Conflict when what the job needs was deleted
+    since it was composed.
     """
     session.add(job)
-    session.commit()
+    try:
+        session.commit()
+    except IntegrityError as error:
+        session.rollback()
+        raise Conflict(
+            "The set, the model or the job that this one goes on from was deleted meanwhile: "
+            "nothing was started."
+        ) from error
     send(settings, job.id)
     return job
 

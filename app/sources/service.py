@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
 from sqlmodel import Session, select
 
 from app.calibration.models import CalibrationSet
@@ -34,6 +35,13 @@ CHANGEABLE = (
 
 # Their addresses are pages: /sources/new.
 RESERVED = frozenset({"new", "fetch"})
+
+
+class SetUse(BaseModel):
+    """A set that uses a source, in words: a saved one with its id, or a built one."""
+
+    what: str
+    set_id: str | None = None
 
 
 def add(session: Session, entry: SourceEntry) -> SourceRecord:
@@ -132,8 +140,9 @@ def delete(session: Session, settings: Settings, name: str) -> None:
         raise Conflict(f"{name!r} is being fetched: delete it when that is done.")
     if users := sets_that_use(session, settings, name):
         others = f" and {len(users) - 3} more" if len(users) > 3 else ""
+        named = ", ".join(user.what for user in users[:3])
         raise Conflict(
-            f"{name!r} is used by {', '.join(users[:3])}{others}: their rows would be lost. "
+            f"{name!r} is used by {named}{others}: their rows would be lost. "
             "Disable it to keep it out of new sets."
         )
     if record is not None:
@@ -142,18 +151,22 @@ def delete(session: Session, settings: Settings, name: str) -> None:
     shutil.rmtree(settings.sources_dir / name, ignore_errors=True)
 
 
-def sets_that_use(session: Session, settings: Settings, name: str) -> list[str]:
+def sets_that_use(session: Session, settings: Settings, name: str) -> list[SetUse]:
     """The saved sets whose composition names a source, and the sets built of it."""
     saved = session.exec(select(CalibrationSet)).all()
-    named = [f"the set {one.name!r}" for one in saved if name in one.spec.get("sources", ())]
+    named = [
+        SetUse(what=f"the set {one.name!r}", set_id=one.id)
+        for one in saved
+        if name in one.spec.get("sources", ())
+    ]
     return [*named, *_built_of(settings.sets_dir, name)]
 
 
-def _built_of(sets_dir: Path, name: str) -> Iterator[str]:
+def _built_of(sets_dir: Path, name: str) -> Iterator[SetUse]:
     for manifest in sorted(sets_dir.glob("*/manifest.json")):
         sources = json.loads(manifest.read_bytes()).get("identity", {}).get("sources", [])
         if any(name in (one.get("source"), one.get("name")) for one in sources):
-            yield f"the built set {manifest.parent.name}"
+            yield SetUse(what=f"the built set {manifest.parent.name}")
 
 
 def _changed(entry: SourceEntry, changes: dict[str, Any]) -> SourceEntry:

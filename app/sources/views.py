@@ -17,7 +17,7 @@ from app.sources.entry import SourceEntry
 from app.sources.fetching import found_rows
 from app.sources.previews import PAGE_ROWS, PreviewRow, preview
 from app.sources.search import SourceQuery, matching, values_to_choose
-from app.sources.service import sets_that_use
+from app.sources.service import SetUse, sets_that_use
 from app.sources.store import SetAsideRow, load_set_aside, revisions
 
 PAGE_SOURCES = 25
@@ -67,7 +67,7 @@ class SourceView(BaseModel):
     pages: int
     set_aside: list[SetAsideRow]
     reasons: list[Reason]
-    used_by: list[str]
+    used_by: list[SetUse]
     revisions: int
     problem: str | None = None
 

@@ -39,3 +39,16 @@ def test_a_job_that_a_retry_needs_is_kept_until_the_retry_is_gone(
             deletion.delete(session, settings, job_id)
             assert session.get(Job, job_id) is None
         assert not any(settings.jobs_dir.iterdir())
+
+
+def test_a_retry_of_a_job_deleted_meanwhile_is_refused(postgres_url: str, tmp_path: Path) -> None:
+    settings = Settings(data_dir=tmp_path / "data", database_url=postgres_url)
+    migrate(settings)
+    with session_for(settings) as session, session_for(settings) as other:
+        first, again = (add_job(session, settings) for _ in range(2))
+        retry = Job(**{**again.model_dump(), "id": "retry", "retry_of": first.id})
+        service.cancel(other, first.id)
+        deletion.delete(other, settings, first.id)
+        with pytest.raises(Conflict, match="was deleted meanwhile: nothing was started"):
+            service.submit(session, settings, retry)
+        assert session.get(Job, "retry") is None

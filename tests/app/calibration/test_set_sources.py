@@ -72,6 +72,7 @@ def test_the_page_offers_it_in_one_click(client: TestClient, html: dict, tmp_pat
     assert [one["name"] for one in missing] == ["one", "gone"]
     starter = client.post("/sets", json=STARTER).json()["id"]
     assert "no rows here yet" not in client.get(f"/sets/{starter}", headers=html).text
+    assert f'<a href="/sets/{starter}">' in client.get("/sources/permissive", headers=html).text
 
 
 STARTER = {"name": "s", "sources": ["permissive"], "slices": [{"name": "a", "rows": 2}]}

@@ -242,6 +242,16 @@ def test_totals_for_a_program(client: TestClient, model_id: str) -> None:
     assert [part["name"] for part in totals["slices"]] == ["Systems languages", "German"]
 
 
+def test_totals_lead_to_the_sources_that_have_no_rows(
+    client: TestClient, html: dict, model_id: str
+) -> None:
+    document = small_spec().model_dump(mode="json")
+    document |= {"model_id": model_id, "sources": ["permissive", "ultrachat-200k"]}
+    assert client.post("/sets/totals", json=document).json()["missing"] == ["ultrachat-200k"]
+    page = client.post("/sets/totals", json=document, headers=html).text
+    assert '<a href="/sources?q=ultrachat-200k">ultrachat-200k</a>' in page
+
+
 def test_a_slice_is_added_and_taken_out_without_scripts(
     client: TestClient, html: dict, model_id: str
 ) -> None:
