@@ -42,16 +42,25 @@ def export_set(spec: SetSpec, sources: Mapping[str, SourceEntry], *, own: bool =
     """
     if own:
         return SetFile(format="calibrant", text=to_own(spec, sources))
-    problems = inexpressible(spec, sources)
+    named_spec = _with_named_sources(spec)
+    problems = inexpressible(named_spec, sources)
     if not problems:
-        text = to_quantizers(spec, sources)
-        if _comes_back(text, spec, sources):
+        text = to_quantizers(named_spec, sources)
+        if _comes_back(text, named_spec, sources):
             return SetFile(format="quantizers", text=text)
         problems = ["it would not come back as it is"]
     named = "; ".join(problems[:MOST_NAMED])
     more = len(problems) - MOST_NAMED
     said = f"{named}; and {more} more" if more > 0 else named
     return SetFile(format="calibrant", text=to_own(spec, sources), unsaid=said)
+
+
+def _with_named_sources(spec: SetSpec) -> SetSpec:
+    """The same set, its only source named at each slice, as the quantizers' format wants it."""
+    if len(spec.sources) > 1:
+        return spec
+    slices = tuple(part.model_copy(update={"sources": spec.sources}) for part in spec.slices)
+    return spec.model_copy(update={"slices": slices})
 
 
 def to_own(spec: SetSpec, sources: Mapping[str, SourceEntry]) -> str:

@@ -57,6 +57,18 @@ def test_a_template_of_several_entries_is_written_once() -> None:
     assert text.count("*programming_languages") == 2
 
 
+def test_a_set_of_one_source_need_not_name_it_at_its_slices() -> None:
+    source = SourceEntry(
+        name="talk", origin=HubOrigin(id="owner/talk"), columns=("messages",),
+        formatter="chat_completion",
+    )  # fmt: skip
+    spec = SetSpec(name="Talk", sources=("talk",), slices=(Slice(name="all", rows=5),))
+    exported = export_set(spec, {"talk": source})
+    assert (exported.format, exported.unsaid) == ("quantizers", "")
+    (part,) = read_set_file(exported.text, "talk.yaml").spec.slices
+    assert (part.name, part.rows, part.sources) == ("all", 5, ("talk",))
+
+
 PROMPTS = st.one_of(
     st.none(),
     st.text(min_size=1, max_size=30).map(lambda words: {"template": words}),
