@@ -175,6 +175,7 @@ class _Picker:
         self._place = np.empty(len(order), dtype=np.intp)
         self._place[order] = np.arange(len(order))
         self._next = 0
+        self._spent = 0  # tokens of the rows chosen
 
     def best(self, rows: Rows, left: int) -> tuple[int, float]:
         """The best of some rows, or of a sample of them, and its gain; of equal ones the first."""
@@ -192,6 +193,7 @@ class _Picker:
     def take(self, row: int) -> None:
         """Choose a row; every bound is one of an earlier turn now."""
         self._objective.take(row)
+        self._spent += int(self._tokens[row])
         self._turn += 1
 
     def _promising(self, rows: Rows, bounds: NDArray[np.float64], look: int) -> Rows:
@@ -210,8 +212,11 @@ class _Picker:
 
     def _sample(self, rows: Rows, left: int) -> Rows:
         """The next rows in the seeded order, ascending: as many as the pool has for each row that
-        can still be chosen, times ln(1/ε)."""
-        picks = max(1.0, left / float(self._tokens[rows].mean()))
+        can still be chosen, times ln(1/ε). Gain a token prefers short rows, so it is the rows
+        chosen so far that say how many the rest of the budget pays for."""
+        chosen = self._turn - 1
+        length = self._spent / chosen if chosen else float(self._tokens[rows].mean())
+        picks = max(1.0, left / length)
         size = math.ceil(len(rows) / picks * math.log(1 / EPSILON))
         if size >= len(rows):
             return rows
