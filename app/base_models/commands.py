@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from app.base_models import service
+from app.base_models import deletion, service
 from app.console import Json, installed, say, tell, wide
 
 app = typer.Typer(help="Base models: what is quantized.", no_args_is_help=True)
@@ -42,3 +42,14 @@ def list_(json: Json = False) -> None:
         say([{"id": record.id, "path": record.path, **record.summary} for record in records])
         return
     tell(*(wide(record.id, f"{record.name}  {record.path}") for record in records))
+
+
+@app.command()
+def delete(model: Annotated[str, typer.Argument(help="A model's id.")], json: Json = False) -> None:
+    """Take a model off the list, its directory stays; refused while a job that used it is kept."""
+    with installed() as (session, _):
+        deleted = deletion.delete(session, model)
+    if json:
+        say(deleted.model_dump(mode="json"))
+    else:
+        tell(f"{deleted.id} is off the list")

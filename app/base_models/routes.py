@@ -9,15 +9,17 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.base_models import service
+from app.base_models import deletion, service
 from app.base_models.views import ModelListView, ModelView, model_list, model_view
+from app.deletions import Deleted
 from app.dependencies import SessionDep
-from app.errors import Refused
+from app.errors import NotFound, Refused
 from app.negotiation import (
     SubmissionDep,
     Table,
     answer,
     created,
+    done,
     takes,
     wants_html,
 )
@@ -70,3 +72,16 @@ def add_model(request: Request, session: SessionDep, submission: SubmissionDep) 
 def model_page(request: Request, session: SessionDep, model_id: str) -> Response:
     """One model: architecture, layers, experts, size."""
     return answer(request, model_view(session, model_id), "models/show.html")
+
+
+@router.post("/models/{model_id}/delete", response_model=Deleted)
+def delete_model(request: Request, session: SessionDep, model_id: str) -> Response:
+    """Take a model off the list; refused while a job that used it is kept."""
+    try:
+        deleted = deletion.delete(session, model_id)
+    except Refused as error:
+        if not wants_html(request) or isinstance(error, NotFound):
+            raise
+        view = model_view(session, model_id, problem=error.sentence)
+        return answer(request, view, "models/show.html", status=error.status)
+    return done(request, "/models", deleted)

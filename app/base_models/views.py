@@ -10,8 +10,10 @@ from sqlmodel import Session
 
 from app.base_models import service
 from app.base_models.architecture import ModelSummary
+from app.base_models.deletion import deletion_of
 from app.base_models.models import BaseModelRecord
 from app.base_models.service import DEMO_MODEL
+from app.deletions import Deletion
 
 
 class ModelRow(BaseModel):
@@ -37,10 +39,12 @@ class ModelListView(BaseModel):
 
 
 class ModelView(BaseModel):
-    """One model: what its files say."""
+    """One model: what its files say; ``problem`` is why something that was asked was refused."""
 
     model: ModelRow
     is_there: bool
+    deletion: Deletion
+    problem: str | None = None
 
 
 def model_list(session: Session, path: str = "", error: str | None = None) -> ModelListView:
@@ -54,10 +58,15 @@ def model_list(session: Session, path: str = "", error: str | None = None) -> Mo
     )
 
 
-def model_view(session: Session, model_id: str) -> ModelView:
+def model_view(session: Session, model_id: str, problem: str | None = None) -> ModelView:
     """One model. Raises NotFound."""
     record = service.get_model(session, model_id)
-    return ModelView(model=model_row(record), is_there=Path(record.path).is_dir())
+    return ModelView(
+        model=model_row(record),
+        is_there=Path(record.path).is_dir(),
+        deletion=deletion_of(session, record),
+        problem=problem,
+    )
 
 
 def model_row(record: BaseModelRecord) -> ModelRow:

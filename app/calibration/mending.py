@@ -17,10 +17,12 @@ NAMED_IN_A_NAME = 3
 
 class Mend(BaseModel):
     """What a link to the composer asks for: a copy of the saved set ``like``, or a set of one
-    ``source``; a slice of each ``value`` of a ``facet``, another choice about ``duplicates``."""
+    ``source``; counted by a ``model``; a slice of each ``value`` of a ``facet``, another choice
+    about ``duplicates``."""
 
     like: str | None = None
     source: str | None = None
+    model: str | None = None
     facet: Facet | None = None
     value: list[str] = Field(default=[], max_length=500)
     duplicates: Duplicates | None = None

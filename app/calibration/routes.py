@@ -26,8 +26,8 @@ from app.calibration.views import (
     SetView,
     TotalsView,
     compose_view,
+    first_model,
     first_spec,
-    model_choices,
     refused_fields,
     set_list,
     set_rows,
@@ -79,9 +79,8 @@ def compose_page(
 ) -> Response:
     """The composer, on the starter composition, on one source or on a copy of a saved set, mended
     where a finding of its audit led here."""
-    models = model_choices(session)
     spec = mended(first_spec(session, settings, mend), mend, settings.corpus_packs)
-    fields = fields_of_spec(spec, models[0].id if models else "")
+    fields = fields_of_spec(spec, first_model(session, mend))
     return answer(request, compose_view(session, settings, fields), "sets/new.html")
 
 

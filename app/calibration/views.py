@@ -167,6 +167,15 @@ def first_spec(session: Session, settings: Settings, mend: Mend) -> SetSpec:
     return starter(settings)
 
 
+def first_model(session: Session, mend: Mend) -> str:
+    """The id of the model that counts when the composer opens: the one asked for, or the newest;
+    empty when there is none. Raises NotFound."""
+    if mend.model:
+        return base_models.get_model(session, mend.model).id
+    models = model_choices(session)
+    return models[0].id if models else ""
+
+
 def source_names(session: Session, settings: Settings, chosen: Sequence[str] = ()) -> list[str]:
     """The sources to compose from: those in use whose rows are here, and those chosen already."""
     ready = [

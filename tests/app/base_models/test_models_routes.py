@@ -59,3 +59,18 @@ def test_an_unknown_model_is_not_found(client: TestClient, html: dict) -> None:
     page = client.get("/models/none", headers=html)
     assert page.status_code == 404
     assert "There is no model" in page.text
+
+
+def test_a_set_composed_for_a_model_is_counted_by_it(
+    client: TestClient, html: dict, tmp_path: Path
+) -> None:
+    older, _newer = (
+        client.post("/models", json={"path": str(write_model(tmp_path / name))}).json()["model"]
+        for name in ("older", "newer")
+    )
+    address = f"/sets/new?model={older['id']}"
+    assert address in client.get(f"/models/{older['id']}", headers=html).text
+    composer = client.get(address).json()
+    assert composer["fields"]["model_id"] == older["id"]
+    assert composer["totals"]["counted_by"] == "older"
+    assert client.get("/sets/new?model=none").status_code == 404
