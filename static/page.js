@@ -98,6 +98,16 @@
     if (name) name.closest("fieldset").querySelector("[data-slice-name]").textContent = name.value;
   });
 
+  // --- What was composed is not lost by a way out ----------------------------------------------
+  let unsaved = Boolean(document.querySelector("form[data-unsaved=yes]"));
+  for (const kind of ["input", "click"]) {
+    document.addEventListener(kind, (event) => {
+      if (event.target.closest(kind === "input" ? "form[data-unsaved]" : "form[data-unsaved] [name=change]")) unsaved = true;
+    });
+  }
+  document.addEventListener("submit", () => { unsaved = false; });
+  window.addEventListener("beforeunload", (event) => { if (unsaved) event.preventDefault(); });
+
   // --- All or none of a group of boxes --------------------------------------------------------
   document.addEventListener("click", (event) => {
     const button = event.target.closest("[data-check]");

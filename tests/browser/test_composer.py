@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from playwright.sync_api import Page, Route, expect
+import pytest
+from playwright.sync_api import Dialog, Page, Route, expect
 
 from tests.browser.conftest import Site
 
@@ -163,6 +164,47 @@ def test_composing_without_scripts(new_page: Callable[..., Page], site: Site) ->
     page.get_by_role("button", name="Save the set").click()
     expect(page.get_by_role("heading", level=1)).to_have_text("Without scripts")
     expect(page.get_by_role("rowheader", name="Law").first).to_be_visible()
+
+
+@pytest.mark.parametrize("scripts", [True, False])
+def test_enter_in_a_field_saves_and_takes_no_slice_out(
+    new_page: Callable[..., Page], site: Site, scripts: bool
+) -> None:
+    page = new_page(java_script_enabled=scripts)
+    page.goto(f"{site.url}/sets/new")
+    page.get_by_label("Name").first.fill(f"By the keyboard {scripts}")
+    page.get_by_label("Budget").press("Enter")
+    expect(page.get_by_role("heading", level=1)).to_have_text(f"By the keyboard {scripts}")
+    expect(page.locator("ul.spec > li")).to_have_count(3)
+
+
+def test_the_focus_stays_where_a_slice_was_added(page: Page, site: Site) -> None:
+    open_composer(page, site)
+    page.get_by_role("button", name="Add a slice").press("Enter")
+    expect(page.get_by_role("group", name="Slice 4")).to_be_visible()
+    expect(page.get_by_role("button", name="Add a slice")).to_be_focused()
+
+
+def test_what_was_composed_is_not_lost_by_a_way_out(page: Page, site: Site) -> None:
+    asked: list[str] = []
+
+    def stay(dialog: Dialog) -> None:
+        asked.append(dialog.type)
+        dialog.dismiss()
+
+    page.on("dialog", stay)
+    open_composer(page, site)
+    page.get_by_role("link", name="Sources").click()
+    page.wait_for_url("**/sources")
+    assert asked == []
+    open_composer(page, site)
+    page.get_by_label("Name").first.fill("An hour of work")
+    page.get_by_role("link", name="Sources").click(no_wait_after=True)
+    expect(page.locator("#name")).to_have_value("An hour of work")
+    assert asked == ["beforeunload"]
+    page.get_by_role("button", name="Save the set").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("An hour of work")
+    assert asked == ["beforeunload"]
 
 
 def test_of_many_slices_the_named_ones_are_closed(page: Page, site: Site) -> None:
