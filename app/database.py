@@ -11,8 +11,10 @@ from typing import Any
 from alembic import command
 from alembic.config import Config
 from sqlalchemy import Engine, create_engine, event
+from sqlalchemy.exc import DBAPIError
 from sqlmodel import Session
 
+from app.errors import DatabaseAway
 from app.settings import ROOT, Settings
 
 SQLITE_BUSY_SECONDS = 15
@@ -47,6 +49,20 @@ def session_for(settings: Settings) -> Iterator[Session]:
     """A session on the installation's database; what is not committed is rolled back."""
     with Session(engine_for(settings.sqlalchemy_url), expire_on_commit=False) as session:
         yield session
+
+
+def why_away(error: DBAPIError) -> DatabaseAway:
+    """What a person is told of a failure of the database itself: it is held, full, or gone."""
+    reason = str(error.orig).strip().partition("\n")[0]
+    if "database is locked" in reason:
+        return DatabaseAway(
+            f"Another process has held the database for {SQLITE_BUSY_SECONDS} seconds, so nothing "
+            "was changed: try again when it is done."
+        )
+    return DatabaseAway(
+        f"The database cannot be used ({reason.rstrip('.')}), so nothing was changed: try again "
+        "when it is back."
+    )
 
 
 def alembic_config(url: str) -> Config:

@@ -82,6 +82,12 @@ class BrokerGone(CalibrantError):
     exit_code = 2
 
 
+class DatabaseAway(CalibrantError):
+    """The database does not answer, or another process holds it; nothing was changed."""
+
+    status = 503
+
+
 class NotRemoved(CalibrantError):
     """Files of something that was deleted stay on the disk."""
 

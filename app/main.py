@@ -12,6 +12,7 @@ from fastapi import FastAPI, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
+from sqlalchemy.exc import OperationalError
 from starlette.exceptions import HTTPException
 from starlette.middleware.gzip import DEFAULT_EXCLUDED_CONTENT_TYPES, GZipMiddleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
@@ -25,9 +26,10 @@ from app.calibration import routes as calibration
 from app.checkpoints import routes as checkpoints
 from app.comparison import routes as comparison
 from app.coverage import routes as coverage
-from app.database import session_for
+from app.database import session_for, why_away
 from app.doors import Doors
 from app.errors import BrokerGone, CalibrantError
+from app.head import HeadAsGet
 from app.jobs import deletion as jobs_deletion
 from app.jobs import routes as jobs
 from app.jobs import service as jobs_service
@@ -35,6 +37,7 @@ from app.negotiation import error_response
 from app.overview import routes as overview
 from app.quality import routes as quality
 from app.recipes import routes as recipes
+from app.security_headers import HEADERS
 from app.set_files import routes as set_files
 from app.settings import Settings, get_settings, is_loopback
 from app.sources import routes as sources
@@ -74,12 +77,15 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_exception_handler(CalibrantError, _on_calibrant_error)
     app.add_exception_handler(HTTPException, _on_http_error)
     app.add_exception_handler(RequestValidationError, _on_invalid_request)
+    app.add_exception_handler(OperationalError, _on_database_error)
+    app.add_exception_handler(Exception, _on_fault)
     # A checkpoint's files go as they are: with a length, in ranges, and without an hour of gzip.
     as_is = (*DEFAULT_EXCLUDED_CONTENT_TYPES, "application/octet-stream")
     # Level 9 takes six times as long as 5 and saves 3 % of a heatmap.
     app.add_middleware(
         GZipMiddleware, minimum_size=1000, compresslevel=5, exclude_content_types=as_is
     )
+    app.add_middleware(HeadAsGet)
     app.add_middleware(Doors, settings=settings)
     if is_loopback(settings.host):
         # A page elsewhere can point its own name at 127.0.0.1 (DNS rebinding); its Host header
@@ -161,3 +167,17 @@ async def _on_invalid_request(request: Request, error: Exception) -> Response:
     first = error.errors()[0]
     where = " ".join(str(part) for part in first["loc"] if part != "body")
     return error_response(request, 422, f"{where}: {in_words([first])}.")
+
+
+async def _on_database_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, OperationalError)
+    away = why_away(error)
+    log.warning("database away", sentence=away.sentence)
+    return error_response(request, away.status, away.sentence)
+
+
+async def _on_fault(request: Request, _error: Exception) -> Response:
+    """A fault of ours. It is raised on into the log; this answer passes no door, so that it
+    brings its headers itself."""
+    sentence = f"{request.url.path} failed by a fault of this program."
+    return error_response(request, 500, sentence, headers=HEADERS)

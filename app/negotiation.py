@@ -35,7 +35,8 @@ ADVICE = {
     409: "Look at its present state, then decide.",
     413: "Go back and send a smaller one.",
     422: "Go back, change what the sentence names, and send it again.",
-    503: "Nothing is lost: it is tried again when the broker answers.",
+    500: "What was kept before is kept. The web process's log (web.log) has the details.",
+    503: "Nothing is lost.",
     507: "Free some space, then retry the job.",
 }
 TITLES = {
@@ -46,7 +47,7 @@ TITLES = {
     409: "Not in this state",
     413: "Too large",
     422: "This cannot be used as it is",
-    503: "The broker is gone",
+    503: "Not possible right now",
     507: "No room left",
 }
 

@@ -89,16 +89,21 @@ def report_file(session: SessionDep, settings: SettingsDep, job_id: str) -> Resp
     return HTMLResponse(render("checkpoints/report_file.html", view=view), headers=name)
 
 
-@router.head("/checkpoints/{checkpoint_id}/files/{name:path}", include_in_schema=False)
 @router.get("/checkpoints/{checkpoint_id}/files/{name:path}", response_class=FileResponse)
-def checkpoint_file(session: SessionDep, checkpoint_id: str, name: str) -> Response:
-    """One file, whole or in ranges (Range, If-Range)."""
+def checkpoint_file(
+    request: Request, session: SessionDep, checkpoint_id: str, name: str
+) -> Response:
+    """One file, whole or in ranges (Range, If-Range), or word that a copy is still the same
+    (If-None-Match)."""
     path, file = service.file_of(service.get_checkpoint(session, checkpoint_id), name)
+    # The content's own name: a range asked for with If-Range is of the same bytes, whatever
+    # happened to the file's times.
+    etag = {"etag": f'"{file.sha256}"'}
+    if file.sha256 in request.headers.get("if-none-match", ""):
+        return Response(status_code=304, headers=etag)
     return FileResponse(
         path,
         filename=path.name,
         media_type="application/octet-stream",
-        # The content's own name: a range asked for with If-Range is of the same bytes, whatever
-        # happened to the file's times.
-        headers={"etag": f'"{file.sha256}"'},
+        headers=etag,
     )

@@ -64,6 +64,15 @@ def test_head_tells_the_size(filled, address: str) -> None:
     assert head.content == b""
 
 
+def test_a_copy_that_is_still_the_same_is_not_sent_again(filled, address: str) -> None:
+    file = f"{address}/files/config.json"
+    etag = filled.client.get(file).headers["etag"]
+    same = filled.client.get(file, headers={"if-none-match": f'W/"old", {etag}'})
+    assert (same.status_code, same.content, same.headers["etag"]) == (304, b"", etag)
+    other = filled.client.get(file, headers={"if-none-match": '"another"'})
+    assert other.status_code == 200
+
+
 def test_a_download_is_not_compressed_on_the_way(filled, address: str) -> None:
     answer = filled.client.get(
         f"{address}/files/model.safetensors", headers={"accept-encoding": "gzip"}
