@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.engine.tiny_models import DENSE, FUSED, MOE, tiny_model
+from tests.engine.tiny_models import DENSE, FUSED, MOE, qwen2_moe, tiny_model
 from workers.engine.architecture import layer_index, layer_name_of, moe_layers
 from workers.engine.loading import linearize
 
@@ -25,6 +25,14 @@ def test_every_mixture_is_found_with_its_router(name: str, linear: bool) -> None
         assert router.weight.shape == (layer.experts, config.hidden_size)
         assert layer.layer_name == f"model.layers.{layer.index}"
         assert layer.experts_name == f"{layer.block_name}.experts"
+
+
+def test_a_shared_expert_as_wide_as_there_are_experts_is_no_router() -> None:
+    """Qwen3-Next has 512 experts and a shared one of 512 channels."""
+    config = qwen2_moe()
+    config.shared_expert_intermediate_size = config.num_experts
+    layers = moe_layers(tiny_model(config))
+    assert [layer.router_name for layer in layers] == [f"model.layers.{n}.mlp.gate" for n in (0, 1)]
 
 
 @pytest.mark.parametrize("name", DENSE)

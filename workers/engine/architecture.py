@@ -2,8 +2,9 @@
 
 Experts modules are those that follow transformers' experts protocol (or, after linearization,
 llmcompressor's ``LinearExperts2D``). From each: its block (the parent), its decoder layer (the
-nearest ancestor that is an element of a module list) and its router (the one module of the block
-whose two-dimensional weight is experts × hidden).
+nearest ancestor that is an element of a module list) and its router (the module of the block whose
+two-dimensional weight is experts × hidden; the least deep one, because a shared expert's
+projections have that shape where its width is the number of experts).
 """
 
 from __future__ import annotations
@@ -93,6 +94,8 @@ def _router_name(
         and not f"{block_name}.{name}.".startswith(f"{experts_name}.")
         and tuple(getattr(getattr(module, "weight", None), "shape", ())) == shape
     ]
+    least = min((name.count(".") for name in candidates), default=0)
+    candidates = [name for name in candidates if name.count(".") == least]
     if len(candidates) != 1:
         raise ModelRefused(
             f"{block_name} should have one router (a weight of {shape[0]} experts × {shape[1]}), "
