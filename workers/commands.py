@@ -300,7 +300,9 @@ def _evaluated(base: Path, checkpoint: Path, set_: Path) -> EvaluatedRows:
     from workers.engine.forward import pack_for
     from workers.engine.loading import load_checkpoint
     from workers.engine.observation import observe
+    from workers.engine.verification import refuse_not_reloadable
 
+    refuse_not_reloadable(checkpoint, base)
     model, rows = _model_and_rows(base, set_)
     batches, ids = pack_for(model, rows.rows), [row.row_id for row in rows.rows]
     with bar("Original") as advance:

@@ -28,7 +28,7 @@ def narrowed(
         beside = [name for name in passed if chosen.get(name) != group]
         if any(re.match(pattern, name) for pattern in group.targets for name in beside):
             names = [name for name, wanted in chosen.items() if wanted == group]
-            found[group.name] = tuple(_narrow(names, set(passed).difference(names)))
+            found[group.name] = tuple(patterns_of(names, set(passed).difference(names)))
         else:
             found[group.name] = group.targets
     return found
@@ -40,7 +40,7 @@ def kind_of(name: str) -> str:
     return f"^{escaped}$"
 
 
-def _narrow(names: Iterable[str], others: Iterable[str]) -> Iterator[str]:
+def patterns_of(names: Iterable[str], others: Iterable[str]) -> Iterator[str]:
     """Patterns that match ``names`` and none of ``others``, as few as it takes: of each kind its
     numbers are open, or listed, the layer's first; or every name stands alone."""
     alike, beside = _by_kind(names), _by_kind(others)

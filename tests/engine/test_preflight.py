@@ -148,6 +148,18 @@ def test_experts_with_zero_points_come_with_a_warning(
     recipe = PRESETS[slug].model_copy(update={"groups": groups})
     found = preflight(saved("mixtral"), recipe)
     assert any("zero points" in each for each in found.warnings) == slug.endswith("asym")
+    assert any("cannot reload" in each for each in found.warnings) == slug.endswith("asym")
+
+
+@pytest.mark.parametrize(
+    ("name", "warned"), [("mixtral", True), ("gpt_oss", False), ("llama", False)]
+)
+def test_experts_left_alone_beside_packed_attention_come_with_a_warning(
+    saved: Callable[[str], Path], name: str, warned: bool
+) -> None:
+    found = preflight(saved(name), recipe_for(ATTENTION))
+    assert found.ok
+    assert any("the experts are not packed" in each for each in found.warnings) is warned
 
 
 def test_the_document_is_json(saved: Callable[[str], Path]) -> None:

@@ -26,7 +26,7 @@ from app.jobs.preflight import Preflight, TargetMatches
 from app.recipes.schema import Recipe
 from workers.engine.architecture import layer_name_of, linear_names, moe_layers
 from workers.engine.calibration_rows import CalibrationRows, read_rows
-from workers.engine.checkpoint_names import EXPERT_NUMBER, checkpoint_names
+from workers.engine.checkpoint_names import EXPERT_NUMBER, CheckpointNames, checkpoint_names
 from workers.engine.completeness import refuse_incomplete
 from workers.engine.device import compute_device, compute_dtype, room
 from workers.engine.export import refuse_unexportable
@@ -41,9 +41,10 @@ from workers.engine.loading import (
 )
 from workers.engine.measurement import measure
 from workers.engine.quantization import Plan, plan_of
+from workers.engine.reloading import why_not_reloaded
 from workers.engine.resources import disk_of, ram_of, sizes_of, vram_of, work_of
 from workers.engine.safetensors_files import Shards
-from workers.engine.targets import quantized_modules
+from workers.engine.targets import quantized_modules, weight_args
 
 ASSUMED_TOKENS = 1_000_000
 TOKENS_A_BATCH = 512
@@ -154,9 +155,10 @@ def preflight(
         plan = plan_of(model, recipe)
     if plan is not None:
         _describe_plan(document, model, plan)
-        found.warnings += _asymmetric_experts(plan)
-        if has_names:
-            _check_names(directory, model, plan, document, found)
+        names = checkpoint_names(model, Shards(directory).tensors) if has_names else None
+        if names is not None:
+            _check_names(names, model, plan, document, found)
+        found.warnings += _experts_to_know_of(model, plan, names)
         place = place or Path.cwd()
         _predict(document, model, plan, tokens, found, place)
         if has_names:
@@ -228,14 +230,30 @@ def _describe_plan(document: Preflight, model: PreTrainedModel, plan: Plan) -> N
     document.group_sizes = sorted({g.group_size or 0 for g in plan.recipe.groups})
 
 
-def _asymmetric_experts(plan: Plan) -> Iterator[str]:
-    """What is to be known of experts with zero points: not everything loads them."""
-    if any(not g.symmetric and EXPERT_NUMBER.search(name) for name, g in plan.modules.items()):
+def _experts_to_know_of(
+    model: PreTrainedModel, plan: Plan, names: CheckpointNames | None
+) -> Iterator[str]:
+    """What is to be known of how the experts are packed: not everything loads them. ``names`` are
+    those of the source's files, None where there are none."""
+    experts = [n for n in linear_names(model) if EXPERT_NUMBER.search(f"{n}.")]
+    if names is not None:
+        experts = [n for n in experts if not names.is_fused(f"{n}.weight")]
+    found = {plan.modules.get(name) for name in experts}
+    reason = why_not_reloaded(
+        [weight_args(group) if group else None for group in found],
+        [weight_args(group) for group in plan.recipe.groups],
+    )
+    if reason is None:
+        return
+    yield (
+        f"transformers 5.17 cannot reload the checkpoint, because {reason}: verification reads its "
+        "tensors without it, and `calibrant evaluate` refuses it. Serving engines load it."
+    )
+    if any(group is not None and not group.symmetric for group in found):
         yield (
-            "The experts get zero points. vLLM serves such experts since its pull request 44025 "
-            "and SGLang since 27690, both of summer 2026, and older versions refuse them; "
-            "transformers 5.17 does not reload them (its pull request 47430 is open), so "
-            "verification reads their tensors without it."
+            "vLLM serves experts with zero points since its pull request 44025 and SGLang since "
+            "27690, both of summer 2026, and older versions refuse them; transformers' pull "
+            "request 47430 is open."
         )
 
 
@@ -253,12 +271,14 @@ def _is_router_safe(model: PreTrainedModel, plan: Plan) -> bool:
 
 
 def _check_names(
-    directory: Path, model: PreTrainedModel, plan: Plan, document: Preflight, found: _Findings
+    names: CheckpointNames,
+    model: PreTrainedModel,
+    plan: Plan,
+    document: Preflight,
+    found: _Findings,
 ) -> None:
     """Hold the plan against the names in the source's files."""
-    shards = Shards(directory)
-    names = checkpoint_names(model, shards.tensors)
-    document.source_tensors = len(shards.tensors)
+    document.source_tensors = len(names.parameter_of) + len(names.others)
     with found.refusals():
         for module in plan.modules:
             names.source_weight(module)

@@ -19,7 +19,7 @@ from compressed_tensors.quantization import (
 )
 from torch import nn
 
-from app.recipes.narrowing import kind_of, narrowed
+from app.recipes.narrowing import narrowed, patterns_of
 from workers.engine.architecture import layer_index
 from workers.engine.checkpoint_names import EXPERT_NUMBER, CheckpointNames
 from workers.engine.fp8_blocks import Fp8Blocks
@@ -40,26 +40,29 @@ def quantization_config(
 ) -> dict[str, Any]:
     """The section as compressed-tensors writes it: a group for each group of the recipe, one for
     the modules of the source that stay in FP8 ``blocks`` (``in_blocks``, by their names in the
-    checkpoint), and every other Linear or router under ``ignore``, by its name there."""
+    checkpoint), and every other Linear or router under ``ignore``, by its name there. So are
+    tensors that no model loads (a multi-token-prediction head has experts too) where a target
+    matches them."""
     groups: dict[str, QuantizationScheme] = {}
     places = {name: names.source_weight(name).removesuffix(".weight") for name in plan.modules}
-    targets = narrowed(plan.recipe, plan.modules, [name for name, _ in model.named_modules()])
+    packed = set(places.values())
+    kept = [name for name in in_blocks if name not in packed]
+    every = [*(name for name, _ in model.named_modules()), *kept]
+    targets = narrowed(plan.recipe, plan.modules, every)
     for group in plan.recipe.groups:
         stored = [places[name] for name, chosen in plan.modules.items() if chosen == group]
         others = [places[name] for name, chosen in plan.modules.items() if chosen != group]
         mine = targets[group.name]
-        patterns = [*mine, *_missing_patterns(mine, stored, others)]
+        patterns = [*mine, *_missing_patterns(mine, stored, [*others, *kept])]
         groups[group.name] = scheme_of(group, [f"re:{pattern}" for pattern in patterns])
-    packed = {names.source_weight(name).removesuffix(".weight") for name in plan.modules}
-    kept = [name for name in in_blocks if name not in packed]
     if blocks is not None and kept:
-        groups[FP8_GROUP] = blocks.scheme(_fp8_targets(kept, names))
+        groups[FP8_GROUP] = blocks.scheme(_fp8_targets(kept, names, packed.union(plan.modules)))
     formats = {name: format_of(scheme) for name, scheme in groups.items()}
     config = QuantizationConfig(
         config_groups=groups,
         format=next(iter(formats.values())) if len(set(formats.values())) == 1 else MIXED,
         quantization_status=QuantizationStatus.COMPRESSED,
-        ignore=_left_alone(model, plan, names, set(kept)),
+        ignore=_left_alone(model, plan, names, set(kept), groups.values()),
     )
     section = config.model_dump(mode="json", exclude={"quant_method"})
     for name, group in section["config_groups"].items():
@@ -92,21 +95,26 @@ def _missing_patterns(
     return found
 
 
-def _fp8_targets(kept: Iterable[str], names: CheckpointNames) -> list[str]:
-    """Patterns of the modules that stay in FP8 blocks, one for each kind, by the checkpoint's
-    names and, where those differ, by transformers' own."""
+def _fp8_targets(kept: Iterable[str], names: CheckpointNames, packed: Iterable[str]) -> list[str]:
+    """Patterns of the modules that stay in FP8 blocks and of none that is ``packed``, one for each
+    kind, by the checkpoint's names and, where those differ, by transformers' own."""
     both: dict[str, None] = {}
     for name in kept:
         module = names.parameter_of.get(f"{name}.weight", "").removesuffix(".weight")
-        both.update(dict.fromkeys(kind_of(each) for each in (name, module) if each))
-    return [f"re:{pattern}" for pattern in both]
+        both.update(dict.fromkeys(each for each in (name, module) if each))
+    return [f"re:{pattern}" for pattern in patterns_of(both, packed)]
 
 
 def _left_alone(
-    model: nn.Module, plan: Plan, names: CheckpointNames, in_blocks: set[str]
+    model: nn.Module,
+    plan: Plan,
+    names: CheckpointNames,
+    in_blocks: set[str],
+    groups: Iterable[QuantizationScheme],
 ) -> list[str]:
-    """Modules with a weight of two dimensions that keep it, by checkpoint name, plus the
-    recipe's own patterns. Embeddings are not listed: no engine would quantize them."""
+    """Modules with a weight of two dimensions that keep it, by checkpoint name, what the model
+    does not load though a target of ``groups`` matches it, and the recipe's own patterns.
+    Embeddings are not listed: no engine would quantize them."""
     kept = []
     for name, module in model.named_modules():
         weight = module._parameters.get("weight")
@@ -114,6 +122,9 @@ def _left_alone(
             continue
         if name not in plan.modules:
             kept.append(names.source_of.get(f"{name}.weight", f"{name}.weight"))
+    targets = [target.removeprefix("re:") for group in groups for target in group.targets]
+    strangers = (s for s in names.strangers(model.state_dict()) if s.endswith(".weight"))
+    kept += [s for s in strangers if any(re.match(t, s.removesuffix(".weight")) for t in targets)]
     listed = [name.removesuffix(".weight") for name in kept]
     listed = [name for name in listed if name not in in_blocks]
     return [*listed, *(f"re:{pattern}" for pattern in plan.recipe.ignore)]

@@ -37,6 +37,7 @@ from workers.engine.loading import read_config, refuse_unusable_source
 from workers.engine.manifest import described, read_manifest, source_of
 from workers.engine.packing import dequantize, sha256_of, tensors_of
 from workers.engine.preflight import meta_model
+from workers.engine.reloading import why_not_reloaded
 from workers.engine.safetensors_files import Shards
 
 FAR_FROM_SOURCE = 0.25
@@ -51,7 +52,8 @@ def verify(
 ) -> Verification:
     """Check a checkpoint against the model it was made from.
 
-    ``reload`` also loads it with transformers, which takes the memory of the model. Raises
+    ``reload`` also loads it with transformers, which takes the memory of the model, unless that
+    cannot load such experts (``workers.engine.reloading``). Raises
     CheckpointRefused or ModelRefused when the directories are no checkpoint and no model at all.
     """
     refuse_unusable_source(source)
@@ -59,11 +61,23 @@ def verify(
         raise CheckpointRefused(f"There is no checkpoint at {checkpoint}.")
     check = _Check(checkpoint, source)
     problems = list(check.problems(progress))
-    if reload and not problems:
+    if reload and not problems and check.why_not_reloaded() is None:
         problems = list(_reload_problems(checkpoint, source))
     return Verification(
         ok=not problems, tensors=check.accounted, quantized=check.packed, problems=problems
     )
+
+
+def refuse_not_reloadable(checkpoint: Path, source: Path) -> None:
+    """Raise CheckpointRefused when transformers would give the experts of a checkpoint other
+    values than it has. A checkpoint that is not quantized passes."""
+    if not read_config(checkpoint).get("quantization_config"):
+        return
+    if reason := _Check(checkpoint, source).why_not_reloaded():
+        raise CheckpointRefused(
+            f"transformers cannot load {checkpoint}, because {reason}: compare it with its "
+            "original in a serving engine."
+        )
 
 
 class _Check:
@@ -96,6 +110,17 @@ class _Check:
         for name in self.written.tensors.keys() - expected:
             yield Problem(tensor=name, problem="The source has no tensor that this could be.")
         yield from self._changed_files()
+
+    def why_not_reloaded(self) -> str | None:
+        """Why transformers cannot load the checkpoint; None where it can."""
+        held = checkpoint_names(meta_model(self.source_directory), self.source.tensors).parameter_of
+        names = [n for n in held if EXPERT_NUMBER.search(n) and n.endswith(".weight")]
+        schemes = {id(each): each for each in map(self._scheme_of, names)}.values()
+        groups = self.config.config_groups.values()
+        return why_not_reloaded(
+            [scheme.weights if scheme else None for scheme in schemes],
+            [g.weights for g in groups if isinstance(g, QuantizationScheme) and g.weights],
+        )
 
     def _foreign_source(self) -> Iterator[Problem]:
         if (
@@ -294,14 +319,7 @@ def _quantization_config(checkpoint: Path) -> QuantizationConfig:
 
 def _reload_problems(checkpoint: Path, source: Path) -> Iterator[Problem]:
     """Missing, unexpected and mismatched keys when transformers loads the checkpoint; what it does
-    not expect in the source either was copied from there and is no fault.
-
-    transformers 5.17 cannot load packed experts with zero points
-    (``integrations.compressed_tensors.DecompressExperts`` leaves them out, its pull request 47430);
-    serving engines can, see docs/decisions/0011-experts-with-zero-points.md.
-    """
-    if _has_asymmetric_experts(Shards(checkpoint, CheckpointRefused)):
-        return
+    not expect in the source either was copied from there and is no fault."""
     from transformers import AutoModelForCausalLM
 
     try:
@@ -326,11 +344,5 @@ def _strangers(source: Path) -> set[str]:
     model = meta_model(source)
     names = checkpoint_names(model, Shards(source).tensors)
     strangers = names.strangers(model.state_dict())
-    return {*strangers, *(names.others[each] for each in strangers)}
-
-
-def _has_asymmetric_experts(shards: Shards) -> bool:
-    return any(
-        name.endswith(".weight_zero_point") and EXPERT_NUMBER.search(name)
-        for name in shards.tensors
-    )
+    written = (written_name(each) for each in strangers)
+    return {*strangers, *written, *(names.others[each] for each in strangers)}
