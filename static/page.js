@@ -125,6 +125,17 @@
     group.querySelector("[data-count]").textContent = count ? `${count} chosen` : (group.dataset.unticked ?? "any");
   });
 
+  // --- A tab that was opened in the background waits with its stream until it is looked at --------
+  // A browser holds six connections to a server (HTTP/1.1): as many streams keep every other page
+  // waiting. htmx closes the stream of a tab that is left, but not of one that was never seen.
+  document.addEventListener("htmx:sse:before:connection", (event) => {
+    if (document.hidden) event.preventDefault();
+  });
+  document.addEventListener("visibilitychange", () => {
+    if (document.hidden) return;
+    for (const stream of document.querySelectorAll("[hx-sse\\:connect]")) stream.dispatchEvent(new Event("seen"));
+  });
+
   // --- A stream that broke says so ------------------------------------------------------------
   function connection(isThere) {
     for (const note of document.querySelectorAll("[data-connection]")) note.hidden = isThere;

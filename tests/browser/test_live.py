@@ -122,6 +122,29 @@ def test_a_time_that_is_told_once_stays_true(page: Page, site: Site, job_id: str
     assert first != "2 h ago"
 
 
+HIDDEN = "Object.defineProperty(document, 'hidden', {get: () => !window.isSeen})"
+
+
+def test_tabs_in_the_background_leave_the_connections_to_others(
+    page: Page, site: Site, session: Session, job_id: str
+) -> None:
+    """A browser holds six connections to a server: six streams would let no page through."""
+    behind = [page.context.new_page() for _ in range(6)]
+    for tab in behind:
+        tab.add_init_script(HIDDEN)
+        tab.goto(f"{site.url}/jobs/{job_id}")
+        tab.wait_for_selector("html[data-htmx]")
+        tab.wait_for_timeout(300)  # A stream is asked for as soon as htmx is there.
+    page.goto(f"{site.url}/jobs/{job_id}")
+    expect(page.locator("#live")).to_contain_text("3 of 6 layers")
+    seen = behind[0]
+    seen.evaluate("isSeen = true; document.dispatchEvent(new Event('visibilitychange'))")
+    tell(session, job_id, Progress(step=Step.QUANTIZE, done=5, total=6, unit="layers"))
+    expect(seen.locator("#live")).to_contain_text("5 of 6 layers")
+    expect(page.locator("#live")).to_contain_text("5 of 6 layers")
+    expect(behind[1].locator("#live")).to_contain_text("3 of 6 layers")
+
+
 def test_a_server_that_is_gone_is_told_and_found_again(
     new_page: Callable[..., Page], site: Site, session: Session, job_id: str
 ) -> None:
