@@ -5,6 +5,7 @@ Exit codes: 0 success, 2 refused input with a sentence, 1 anything else.
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import signal
@@ -18,6 +19,7 @@ from typing import Annotated, Any
 import structlog
 import typer
 from pydantic import ValidationError
+from sqlalchemy.exc import OperationalError
 from typer.core import TyperGroup
 
 from app import database
@@ -26,7 +28,7 @@ from app.audit import commands as audit_commands
 from app.base_models import commands as models_commands
 from app.calibration import commands as sets_commands
 from app.comparison import commands as comparison_commands
-from app.console import complain, tell
+from app.console import complain, tell, told
 from app.errors import CalibrantError, Refused
 from app.jobs import commands as jobs_commands
 from app.processes import Installation, installation
@@ -159,6 +161,10 @@ def _stop(_number: int, _frame: FrameType | None) -> None:
 def main() -> None:
     """The console script."""
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
+    for stream in (sys.stdout, sys.stderr):
+        # Whatever the locale: JSON and YAML are UTF-8, and half a surrogate has JSON's own escape.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     # Set here and not left to Python: a shell starts background jobs with SIGINT ignored.
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -172,14 +178,24 @@ def main() -> None:
     except ValidationError as error:
         complain(_setting_refused(error).sentence)
         sys.exit(Refused.exit_code)
+    except (OSError, OperationalError) as error:
+        known = told(error)
+        if known is None:
+            raise
+        complain(known.sentence)
+        sys.exit(known.exit_code)
     except KeyboardInterrupt:
         sys.exit(130)
 
 
 def _setting_refused(error: ValidationError) -> Refused:
     place, said = first_problem(error, Settings)
-    where = f"CALIBRANT_{listed(place).upper()}" if place else error.title
-    return Refused(f"{where}: {said}.")
+    name = listed(place).upper()
+    if not name.startswith("CALIBRANT_"):
+        name = f"CALIBRANT_{name}"
+    elif name not in os.environ:  # one that is also known by the name other programs give it
+        name = name.removeprefix("CALIBRANT_")
+    return Refused(f"{name if place else error.title}: {said}.")
 
 
 if __name__ == "__main__":

@@ -12,9 +12,12 @@ from contextlib import contextmanager
 from typing import Annotated, Any
 
 import typer
+from sqlalchemy.exc import OperationalError
 from sqlmodel import Session
 
-from app.database import migrate, session_for
+from app.database import migrate, session_for, why_away
+from app.errors import CalibrantError, FileUnusable, Refused
+from app.remote import SERVER_VARIABLE, server
 from app.settings import Settings, get_settings
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
@@ -22,11 +25,29 @@ Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.
 
 @contextmanager
 def installed() -> Iterator[tuple[Session, Settings]]:
-    """The local installation: its database, migrated, and its settings."""
+    """The local installation: its database, migrated, and its settings.
+
+    Raises Refused where a server is named: what is done here would not be done there.
+    """
+    if elsewhere := server():
+        raise Refused(
+            f"This command works on this machine's data directory, not on {elsewhere}: leave "
+            f"--server out (or unset {SERVER_VARIABLE}); jobs and compare are what it is for."
+        )
     settings = get_settings()
     migrate(settings)
     with session_for(settings) as session:
         yield session, settings
+
+
+def told(error: OSError | OperationalError) -> CalibrantError | None:
+    """What is wrong with the machine, in a sentence; None for an error that names no file, which
+    is the program's own."""
+    if isinstance(error, OperationalError):
+        return why_away(error)
+    if error.filename is None:
+        return None
+    return FileUnusable(f"{error.filename} cannot be read or written: {error.strerror}.")
 
 
 def say(document: Any) -> None:

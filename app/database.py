@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -10,7 +11,7 @@ from typing import Any
 
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import Engine, create_engine, event
+from sqlalchemy import URL, Engine, create_engine, event, make_url
 from sqlalchemy.exc import DBAPIError
 from sqlmodel import Session
 
@@ -25,10 +26,21 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
+def url_of(settings: Settings) -> URL:
+    """The database to use: ``DATABASE_URL`` with psycopg as its driver, or SQLite in the data
+    directory, whatever characters its path has."""
+    if settings.database_url is None:
+        return URL.create("sqlite", database=str(settings.data_dir / "calibrant.sqlite3"))
+    url = make_url(settings.database_url)
+    if url.drivername in {"postgres", "postgresql"}:
+        return url.set(drivername="postgresql+psycopg")
+    return url
+
+
 @lru_cache
-def engine_for(url: str) -> Engine:
+def engine_for(url: URL) -> Engine:
     """The engine of a database URL; one for each URL and process."""
-    if not url.startswith("sqlite"):
+    if url.get_backend_name() != "sqlite":
         return create_engine(url, pool_pre_ping=True)
     engine = create_engine(url, connect_args={"timeout": SQLITE_BUSY_SECONDS})
     event.listen(engine, "connect", _prepare_sqlite)
@@ -47,7 +59,7 @@ def _prepare_sqlite(connection: Any, _record: Any) -> None:
 @contextmanager
 def session_for(settings: Settings) -> Iterator[Session]:
     """A session on the installation's database; what is not committed is rolled back."""
-    with Session(engine_for(settings.sqlalchemy_url), expire_on_commit=False) as session:
+    with Session(engine_for(url_of(settings)), expire_on_commit=False) as session:
         yield session
 
 
@@ -65,7 +77,7 @@ def why_away(error: DBAPIError) -> DatabaseAway:
     )
 
 
-def alembic_config(url: str) -> Config:
+def alembic_config(url: URL) -> Config:
     """Alembic's configuration for a database URL."""
     config = Config()
     config.set_main_option("script_location", str(ROOT / "migrations"))
@@ -74,6 +86,11 @@ def alembic_config(url: str) -> Config:
 
 
 def migrate(settings: Settings) -> None:
-    """Bring the database to the newest schema; creates the data directory when it is missing."""
+    """Bring the database to the newest schema; creates the data directory when it is missing.
+
+    One process at a time: of several that begin on a new directory the others wait.
+    """
     settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-    command.upgrade(alembic_config(settings.sqlalchemy_url), "head")
+    with (settings.data_dir / "migrate.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        command.upgrade(alembic_config(url_of(settings)), "head")

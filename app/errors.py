@@ -92,6 +92,10 @@ class NotRemoved(CalibrantError):
     """Files of something that was deleted stay on the disk."""
 
 
+class FileUnusable(Refused):
+    """A file or directory that cannot be read or written."""
+
+
 class DiskFull(CalibrantError):
     """No room left where an artifact should go."""
 

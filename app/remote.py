@@ -25,8 +25,10 @@ def server() -> str | None:
     return os.environ.get(SERVER_VARIABLE) or None
 
 
-def ask(method: str, path: str, view: type[V], **parameters: Any) -> V:
-    """A view of the server's, by the method and path of its page.
+def ask(
+    method: str, path: str, view: type[V], body: BaseModel | None = None, **parameters: Any
+) -> V:
+    """A view of the server's, by the method and path of its page; ``body`` is sent as JSON.
 
     The token is taken from ``CALIBRANT_TOKEN``. Raises Refused with the server's own sentence
     for a 4xx answer, ServerFailed for anything else that is not the view.
@@ -43,6 +45,7 @@ def ask(method: str, path: str, view: type[V], **parameters: Any) -> V:
             method,
             address.rstrip("/") + path,
             params=given,
+            json=body.model_dump(mode="json") if body else None,
             headers=headers,
             timeout=TIMEOUT_SECONDS,
         )

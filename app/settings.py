@@ -10,13 +10,15 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AliasChoices, BeforeValidator, Field, SecretStr
+from pydantic import AliasChoices, BeforeValidator, Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from app.errors import InsecureBinding
 from app.sources.starter_corpus import PACKS, Pack
 
 ROOT = Path(__file__).resolve().parents[1]
+
+DATABASES = ("postgres", "postgresql", "postgresql+psycopg", "sqlite")
 
 # sun_path of a unix socket holds 108 bytes on Linux, its terminator included (unix(7)).
 LONGEST_SOCKET_PATH = 100
@@ -67,16 +69,13 @@ class Settings(BaseSettings):
     stall_seconds: Annotated[float, Field(gt=0)] = 120.0
     lost_seconds: Annotated[float, Field(gt=0)] = 20.0
 
-    @property
-    def sqlalchemy_url(self) -> str:
-        """The database to use: ``DATABASE_URL`` with psycopg as its driver, or SQLite in the
-        data directory."""
-        if self.database_url is None:
-            return f"sqlite:///{self.data_dir / 'calibrant.sqlite3'}"
-        scheme, separator, rest = self.database_url.partition("://")
-        if scheme in {"postgres", "postgresql"}:
-            scheme = "postgresql+psycopg"
-        return scheme + separator + rest
+    @field_validator("database_url")
+    @classmethod
+    def _known_database(cls, value: str | None) -> str | None:
+        scheme, separator, _ = (value or "").partition("://")
+        if value and not (separator and scheme in DATABASES):
+            raise ValueError("give one like postgresql://user:password@host/name")
+        return value or None
 
     @property
     def broker_dir(self) -> Path:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from alembic import context
 from sqlalchemy import create_engine, pool
 
+from app.database import url_of
 from app.settings import get_settings
 from app.tables import metadata
 
-url = context.config.attributes.get("url") or get_settings().sqlalchemy_url
+url = context.config.attributes.get("url") or url_of(get_settings())
 engine = create_engine(url, poolclass=pool.NullPool)
 
 with engine.connect() as connection:

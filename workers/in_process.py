@@ -10,8 +10,8 @@ from pathlib import Path
 
 import typer
 
-from app.console import complain
-from app.errors import CalibrantError, Conflict, Refused
+from app.console import complain, told
+from app.errors import CalibrantError, Conflict
 from app.jobs.events import Event
 from app.jobs.spec import JobResult, JobSpec
 from app.jobs.states import JobKind
@@ -61,10 +61,11 @@ def refusals() -> Iterator[None]:
         complain(error.sentence)
         raise typer.Exit(error.exit_code) from error
     except OSError as error:
-        if error.filename is None:
+        known = told(error)
+        if known is None:
             raise
-        complain(f"{error.filename} cannot be read or written: {error.strerror}.")
-        raise typer.Exit(Refused.exit_code) from error
+        complain(known.sentence)
+        raise typer.Exit(known.exit_code) from error
 
 
 @contextmanager

@@ -18,9 +18,11 @@ from app.formatting import size
 from app.jobs import deletion, service
 from app.jobs.spec import Resume
 from app.jobs.states import JobKind, JobState
+from app.jobs.submission import NewJob, submitted
 from app.jobs.views import JobListView, JobRow, JobView, LogView, job_list, job_view, log_view
 from app.recipes.schema import DEFAULT_PRESET
 from app.remote import ask, server
+from app.validation import validated
 
 FOLLOW_SECONDS = 0.5
 
@@ -173,22 +175,19 @@ def delete(job_id: JobId, json: Json = False) -> None:
 
 @app.command()
 def submit(
-    set_id: Annotated[str, typer.Option("--set", help="A saved set's id.")],
+    set_id: Annotated[str, typer.Option("--set", help="A saved set's id, or starter.")],
     model_id: Annotated[str, typer.Option("--model", help="An added model's id.")],
     recipe: Annotated[str, typer.Option(help="A recipe's slug.")] = DEFAULT_PRESET,
     kind: Annotated[JobKind, typer.Option(help="What the job is for.")] = JobKind.QUANTIZE,
     json: Json = False,
 ) -> None:
     """Send a job to the queue, by default the main job."""
-    with installed() as (session, settings):
-        job = service.compose_job(
-            session,
-            settings,
-            kind=kind,
-            set_id=set_id,
-            model_id=model_id,
-            recipe=recipe if kind.takes_recipe else None,
-        )
-        service.submit(session, settings, job)
-        view = job_view(session, settings, job.id)
+    given = {"set_id": set_id, "model_id": model_id, "kind": kind, "recipe": recipe}
+    new = validated(NewJob, given)
+    if server():
+        view = ask("POST", "/jobs", JobView, new)
+    else:
+        with installed() as (session, settings):
+            job = submitted(session, settings, new)
+            view = job_view(session, settings, job.id)
     say(view.model_dump(mode="json")) if json else tell(_line(view.job))

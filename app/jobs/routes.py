@@ -15,7 +15,7 @@ from app.errors import NotFound, Refused
 from app.jobs import files, live, service
 from app.jobs.deletion import delete
 from app.jobs.states import JobState
-from app.jobs.submission import NewJob, started_set_id
+from app.jobs.submission import NewJob, submitted
 from app.jobs.views import JobListView, JobView, LogView, job_list, job_view, log_view
 from app.negotiation import (
     SubmissionDep,
@@ -55,16 +55,7 @@ def submit_job(
     request: Request, session: SessionDep, settings: SettingsDep, submission: SubmissionDep
 ) -> Response:
     """Start a job on a saved set, or on the starter set, and send it to the queue."""
-    new = NewJob.of(submission)
-    job = service.compose_job(
-        session,
-        settings,
-        kind=new.kind,
-        set_id=started_set_id(session, settings, new),
-        model_id=new.model_id,
-        recipe=new.recipe if new.kind.takes_recipe else None,
-    )
-    service.submit(session, settings, job)
+    job = submitted(session, settings, NewJob.of(submission))
     return created(request, f"/jobs/{job.id}", job_view(session, settings, job.id))
 
 

@@ -9,6 +9,8 @@ from sqlmodel import Session
 
 from app.calibration import service as calibration
 from app.calibration.views import starter
+from app.jobs import service
+from app.jobs.models import Job
 from app.jobs.states import JobKind
 from app.negotiation import Submission
 from app.recipes.schema import DEFAULT_PRESET
@@ -38,8 +40,19 @@ class NewJob(BaseModel):
         return validated(cls, {name: value for name, value in given.items() if value})
 
 
-def started_set_id(session: Session, settings: Settings, new: NewJob) -> str:
-    """The set a job uses; the starter set is saved when nobody has used it yet."""
-    if new.set_id != STARTER:
-        return new.set_id
-    return calibration.save_set(session, starter(settings)).id
+def submitted(session: Session, settings: Settings, new: NewJob) -> Job:
+    """A new job, sent to the queue; the starter set is saved when nobody has used it yet.
+
+    Raises NotFound, Refused, BrokerGone.
+    """
+    is_starter = new.set_id == STARTER
+    job = service.compose_job(
+        session,
+        settings,
+        kind=new.kind,
+        set_id=calibration.save_set(session, starter(settings)).id if is_starter else new.set_id,
+        model_id=new.model_id,
+        recipe=new.recipe if new.kind.takes_recipe else None,
+    )
+    service.submit(session, settings, job)
+    return job

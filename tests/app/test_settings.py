@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 from pydantic import SecretStr, ValidationError
+from sqlalchemy import make_url
 
+from app.database import migrate, url_of
 from app.errors import InsecureBinding
 from app.processes import environment
 from app.settings import LONGEST_SOCKET_PATH, Settings, is_loopback
@@ -34,7 +36,21 @@ def test_a_token_is_never_shown() -> None:
 @pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+psycopg"])
 def test_database_url_gets_its_driver(monkeypatch: pytest.MonkeyPatch, scheme: str) -> None:
     monkeypatch.setenv("DATABASE_URL", f"{scheme}://u:p@db/c")
-    assert Settings().sqlalchemy_url == "postgresql+psycopg://u:p@db/c"
+    assert url_of(Settings()) == make_url("postgresql+psycopg://u:p@db/c")
+
+
+@pytest.mark.parametrize("url", ["postgres", "mysql://u:s3cret@db/c"])
+def test_another_database_is_refused(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    monkeypatch.setenv("DATABASE_URL", url)
+    with pytest.raises(ValidationError, match="postgresql://user:password@host/name"):
+        Settings()
+
+
+def test_the_database_is_in_the_data_directory_whatever_it_is_called(tmp_path: Path) -> None:
+    settings = Settings(data_dir=tmp_path / "we?ird#%41 dïr")
+    migrate(settings)
+    assert (settings.data_dir / "calibrant.sqlite3").is_file()
+    assert [found.name for found in tmp_path.iterdir()] == [settings.data_dir.name]
 
 
 def test_the_brokers_name_has_no_credentials(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -75,6 +75,14 @@ def test_a_server_gives_the_same_documents(settings: Settings, failed: Job, tmp_
         assert "token" in refused.stderr
         unknown = calibrant(tmp_path, *there, "show", "nope", **token)
         assert (unknown.returncode, unknown.stderr.strip()) == (2, "There is no job 'nope'.")
+        submit = ("submit", "--set", "nope", "--model", "nope")
+        sent = calibrant(tmp_path, *there, *submit, **token)
+        assert sent.returncode == 2, "the server's refusal, not this machine's job"
+        assert "no calibration set 'nope'" in sent.stderr
+        here = calibrant(tmp_path, "--server", address, "sets", "list", **token)
+        assert (here.returncode, here.stdout) == (2, "")
+        assert address in here.stderr
+        assert not (tmp_path / "calibrant.sqlite3").exists()
         deleted = document(settings, *there, "delete", failed.id, **token)
         assert deleted == {"id": failed.id, "freed_bytes": 28}
         again = calibrant(tmp_path, *there, "delete", failed.id, **token)

@@ -10,7 +10,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import inspect, text
 
-from app.database import alembic_config, engine_for, migrate, session_for
+from app.database import alembic_config, engine_for, migrate, session_for, url_of
 from app.settings import Settings
 from app.tables import metadata
 
@@ -26,13 +26,13 @@ def installation(request: pytest.FixtureRequest, tmp_path: Path) -> Settings:
 
 
 def test_migrated_schema_equals_the_models(installation: Settings) -> None:
-    with engine_for(installation.sqlalchemy_url).connect() as connection:
+    with engine_for(url_of(installation)).connect() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True})
         assert compare_metadata(context, metadata) == []
 
 
 def test_downgrade_leaves_nothing_and_upgrade_works_again(installation: Settings) -> None:
-    url = installation.sqlalchemy_url
+    url = url_of(installation)
     command.downgrade(alembic_config(url), "base")
     assert inspect(engine_for(url)).get_table_names() == ["alembic_version"]
     migrate(installation)

@@ -7,7 +7,7 @@ from alembic import command
 from sqlalchemy import text
 
 from app.calibration.service import get_set, spec_of
-from app.database import alembic_config, engine_for, migrate, session_for
+from app.database import alembic_config, engine_for, migrate, session_for, url_of
 from app.jobs.service import get_job
 from app.jobs.spec import JobSpec
 from app.settings import Settings
@@ -34,7 +34,7 @@ JOB = {
 
 def test_sets_and_jobs_of_an_older_installation_are_read(tmp_path: Path) -> None:
     settings = Settings(data_dir=tmp_path)
-    url = settings.sqlalchemy_url
+    url = url_of(settings)
     command.upgrade(alembic_config(url), "0003")
     with engine_for(url).begin() as connection:
         connection.execute(
