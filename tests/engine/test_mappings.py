@@ -9,7 +9,7 @@ from transformers import PreTrainedModel
 
 from app.errors import RecipeRefused
 from app.recipes.schema import ATTENTION, EXPERTS, LINEARS, Group, Recipe
-from tests.engine.tiny_models import DENSE, FUSED, MOE, rows_of, tiny_model
+from tests.engine.tiny_models import DENSE, FUSED, MOE, olmoe, rows_of, tiny_model
 from workers.engine import mappings as mappings_module
 from workers.engine.architecture import moe_layers
 from workers.engine.batches import pack
@@ -151,6 +151,15 @@ def test_attention_is_smoothed_only_when_it_is_quantized() -> None:
 def test_v_to_o_only_where_shapes_agree(name: str, agree: bool) -> None:
     found = mappings_of(tiny_model(DENSE[name]()), ATTENTION)
     assert any(each.smooth.endswith("v_proj") for each in found) == agree
+
+
+def test_v_is_not_scaled_where_it_is_clipped() -> None:
+    config = olmoe()
+    config.num_key_value_heads = config.num_attention_heads
+    for clip in (None, 0.5):
+        config.clip_qkv = clip
+        found = mappings_of(linearize(tiny_model(config)), ATTENTION)
+        assert any(each.smooth.endswith("v_proj") for each in found) is (clip is None)
 
 
 def test_a_reader_that_cannot_be_scaled_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

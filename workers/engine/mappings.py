@@ -7,7 +7,7 @@ its balance layers by it. Three kinds are made, each only where a balance layer 
   activation statistics of a mapping from its first balance layer and the router sees every token;
   then every expert's gate and up, then whatever else reads the norm (shared experts, their gate).
 - up → down of each expert and MLP, where down's input is proportional to up's output.
-- v → o of attention, where their shapes agree (no grouped queries).
+- v → o of attention, where their shapes agree (no grouped queries) and nothing acts on v between.
 
 One regular expression over all layers would break on models whose first layers are dense; reading
 layer by layer does not.
@@ -128,7 +128,10 @@ def _linears_agree(module: nn.Module, first: str, last: str) -> bool:
 def _is_proportional(module: nn.Module, first: str, last: str) -> bool:
     if first == "v_proj":
         parts = {name.partition(".")[0] for name, _ in module.named_parameters()}
-        return all(part.startswith(ATTENTION_PARTS) for part in parts) and "v_norm" not in parts
+        clipped = getattr(getattr(module, "config", None), "clip_qkv", None)
+        return all(part.startswith(ATTENTION_PARTS) for part in parts) and not (
+            hasattr(module, "v_norm") or clipped
+        )
     return scales_through(module, getattr(module, first), getattr(module, last))
 
 
