@@ -144,6 +144,32 @@ def test_a_file_that_ends_early_is_refused(copy: Path) -> None:
         refuse_unusable_source(copy)
 
 
+def test_a_file_that_goes_on_after_its_last_tensor_is_refused(copy: Path) -> None:
+    with (copy / "model.safetensors").open("ab") as file:
+        file.write(bytes(100))
+    with pytest.raises(ModelRefused, match="100 bytes follow its last tensor"):
+        refuse_unusable_source(copy)
+
+
+@pytest.mark.parametrize(
+    "header",
+    ["[]", '{"a": 5}', '{"a": {}}', '{"a": {"dtype": "F32", "shape": [2], "data_offsets": [0]}}'],
+)
+def test_a_header_of_something_else_is_refused(copy: Path, header: str) -> None:
+    data = len(header).to_bytes(8, "little") + header.encode()
+    (copy / "model.safetensors").write_bytes(data)
+    with pytest.raises(ModelRefused, match="its header is not one of safetensors"):
+        refuse_unusable_source(copy)
+
+
+def test_a_shape_that_does_not_fit_its_bytes_is_a_sentence(copy: Path) -> None:
+    header = b'{"a": {"dtype": "F32", "shape": [3], "data_offsets": [0, 8]}}'
+    data = len(header).to_bytes(8, "little") + header + bytes(8)
+    (copy / "model.safetensors").write_bytes(data)
+    with pytest.raises(ModelRefused, match="cannot be loaded"):
+        load_model(copy)
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 @pytest.mark.parametrize(
     "name",

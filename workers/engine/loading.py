@@ -15,6 +15,7 @@ from compressed_tensors.offload import OffloadCache
 from compressed_tensors.utils import patch_attr
 from llmcompressor.modeling.moe import linear_experts
 from llmcompressor.modeling.moe.linearize import linearize_moe
+from safetensors import SafetensorError
 from torch import nn
 from transformers import (
     AutoModelForCausalLM,
@@ -114,7 +115,9 @@ def load_model(
             trust_remote_code=False,
             **({"quantization_config": _dequantizing(blocks)} if blocks else {}),
         )
-    except (OSError, ValueError, RuntimeError, KeyError, ImportError) as error:
+    except (
+        OSError, ValueError, RuntimeError, KeyError, ImportError, SafetensorError,
+    ) as error:  # fmt: skip
         first_line = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
         raise ModelRefused(f"The model at {directory} cannot be loaded: {first_line}") from error
     if blocks is not None and dtype == torch.float32:

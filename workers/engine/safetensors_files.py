@@ -155,13 +155,17 @@ def read_header(file: Path) -> dict[str, StoredTensor]:
         (length,) = struct.unpack("<Q", start)
         if length > min(size - LENGTH_BYTES, LONGEST_HEADER):
             raise ValueError("the file ends inside its header")
-        header: dict[str, Any] = json.loads(stream.read(length))
-    begin = LENGTH_BYTES + length
-    return {
-        name: _stored(file.name, entry, size - begin)
-        for name, entry in header.items()
-        if name != "__metadata__"
-    }
+        header: Any = json.loads(stream.read(length))
+    available = size - LENGTH_BYTES - length
+    try:
+        entries = {name: entry for name, entry in header.items() if name != "__metadata__"}
+        found = {name: _stored(file.name, entry, available) for name, entry in entries.items()}
+        end = max((entry["data_offsets"][1] for entry in entries.values()), default=0)
+    except (KeyError, TypeError, AttributeError, IndexError) as error:
+        raise ValueError("its header is not one of safetensors") from error
+    if end < available:
+        raise ValueError(f"{available - end:,} bytes follow its last tensor")
+    return found
 
 
 def _stored(file: str, entry: dict[str, Any], available: int) -> StoredTensor:
