@@ -7,61 +7,31 @@ import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from transformers import PreTrainedModel
 
 from app.errors import CheckpointRefused, DiskFull, ModelRefused
-from app.recipes.schema import ATTENTION, EXPERTS, LINEARS, PRESETS, Group, Recipe
+from app.recipes.schema import ATTENTION, EXPERTS, LINEARS, PRESETS
+from tests.engine.checkpoints import IDS, quantized, recipe_for, tensors_of
 from tests.engine.conftest import DiskOf, Job
 from tests.engine.tiny_models import (
     DENSE,
     FUSED,
     MOE,
-    glm4_moe,
-    in_fp8_blocks,
-    minimax_m2,
     mixtral,
-    rows_of,
+    qwen2_moe,
     save,
     tiny_model,
-    tiny_tokenizer,
 )
-from workers.engine.batches import pack
 from workers.engine.export import export
-from workers.engine.fp8_blocks import Fp8Blocks, blocks_of
-from workers.engine.loading import linearize, load_checkpoint, load_model, read_config
+from workers.engine.loading import load_checkpoint, load_model
 from workers.engine.manifest import MANIFEST, described, read_manifest
 from workers.engine.preflight import refuse_unfit
-from workers.engine.quantization import Quantized, plan_of, quantize
-from workers.engine.quantizing import stored_dtypes
 from workers.engine.safetensors_files import INDEX
-from workers.engine.verification import refuse_not_reloadable, verify
-
-BATCHES = pack(rows_of(30, 40, 20), 64)
-IDS = torch.arange(40)[None] * 7 % 320
-
-
-def quantized(directory: Path, recipe: Recipe) -> tuple[PreTrainedModel, Quantized]:
-    model = linearize(load_model(directory, torch.float32))
-    plan = plan_of(model, recipe)
-    dtypes = stored_dtypes(model, plan, directory)
-    blocks = blocks_of(read_config(directory))
-    tell: Callable[[Any], None] = lambda _: None  # noqa: E731
-    return model, quantize(model, tiny_tokenizer(), plan, BATCHES, dtypes, tell, blocks=blocks)
-
-
-def recipe_for(target: str, symmetric: bool = True) -> Recipe:
-    group = Group(name="g", targets=(target,), group_size=16, symmetric=symmetric)
-    return Recipe(name="r", grid=3, groups=(group,))
-
-
-def tensors_of(directory: Path) -> dict[str, torch.Tensor]:
-    return {n: t for f in directory.glob("*.safetensors") for n, t in load_file(f).items()}
+from workers.engine.verification import verify
 
 
 def test_names_are_the_sources_with_weight_replaced(job: Job) -> None:
@@ -346,89 +316,13 @@ def test_files_stay_under_the_limit(
     assert hashes[0] == hashes[1]
 
 
-def with_another_layer(directory: Path) -> Path:
-    """A source with a layer more than its model has, as DeepSeek-V3 and GLM-4 publish the one that
-    predicts further tokens."""
-    file = directory / "model.safetensors"
-    tensors = load_file(file)
-    last = {n: t.clone() for n, t in tensors.items() if n.startswith("model.layers.1.")}
-    tensors |= {n.replace("layers.1.", "layers.2."): t for n, t in last.items()}
-    save_file(tensors, file, metadata={"format": "pt"})
-    return directory
-
-
-def engines_scheme(config: dict[str, Any], module: str) -> str | None:
-    """The group vLLM and SGLang find for a module of the checkpoint: none where it is ignored,
-    else that of the first target that matches."""
-    if module in config["ignore"]:
-        return None
-    groups = config["config_groups"].items()
-    return next((n for n, g in groups for t in g["targets"] if re.match(t[3:], module)), None)
-
-
-@pytest.mark.parametrize("blocks", [None, Fp8Blocks(16, 32, dynamic_activations=True)])
-def test_experts_of_a_layer_no_model_loads_stay_as_they_are(
-    tmp_path: Path, blocks: Fp8Blocks | None
-) -> None:
-    directory = save(tiny_model(glm4_moe(), torch.bfloat16), tmp_path / "source")
-    if blocks is not None:
-        in_fp8_blocks(directory, blocks)
-    with_another_layer(directory)
-    model, done = quantized(directory, recipe_for(EXPERTS))
-    checkpoint = export(model, done, directory, "s", tmp_path / "checkpoint").directory
-    found = verify(checkpoint, directory)
-    assert (found.ok, found.problems) == (True, [])
-    config = json.loads((checkpoint / "config.json").read_text())["quantization_config"]
-    expert = "model.layers.{}.mlp.experts.0.up_proj"
-    assert engines_scheme(config, expert.format(1)) == "g"
-    assert engines_scheme(config, expert.format(2)) == (None if blocks is None else "fp8_blocks")
-
-
-def divided(source: Path, place: Path) -> Path:
-    """A checkpoint whose second layer's experts have more bits than the first's."""
-    pattern = r".*\.layers\.{}\.mlp\.experts\.\d+\.(gate_proj|up_proj|down_proj)$"
-    groups = tuple(
-        Group(name=name, targets=(pattern.format(layer),), group_size=16, bits=bits)
-        for name, layer, bits in (("few", 0, 4), ("many", 1, 8))
-    )
-    model, done = quantized(source, Recipe(name="r", grid=3, groups=groups))
-    return export(model, done, source, "s", place).directory
-
-
-def test_what_transformers_would_load_wrongly_verifies_and_is_not_evaluated(
-    saved: Callable[[str], Path], tmp_path: Path
-) -> None:
-    """transformers unpacks all experts by one scheme, and looks for packed ones alone."""
-    source = saved("mixtral")
-    model, done = quantized(source, recipe_for(ATTENTION))
-    attention = export(model, done, source, "s", tmp_path / "attention").directory
-    mixed = divided(source, tmp_path / "mixed")
-    for checkpoint, reason in ((attention, "not packed"), (mixed, "more than one scheme")):
-        found = verify(checkpoint, source)
-        assert (found.ok, found.problems) == (True, [])
-        with pytest.raises(CheckpointRefused, match=reason):
-            refuse_not_reloadable(checkpoint, source)
-
-
-@pytest.mark.parametrize("name", ["mixtral", "granite_moe", "qwen3"])
-def test_what_transformers_loads_right_may_be_evaluated(
-    saved: Callable[[str], Path], tmp_path: Path, name: str
-) -> None:
-    source = saved(name)
-    model, done = quantized(source, recipe_for(EXPERTS if name == "mixtral" else ATTENTION))
-    checkpoint = export(model, done, source, "s", tmp_path / "checkpoint").directory
-    refuse_not_reloadable(checkpoint, source)
-    refuse_not_reloadable(source, source)
-
-
-def test_some_layers_alone_of_a_source_in_blocks(tmp_path: Path) -> None:
-    directory = save(tiny_model(minimax_m2(), torch.bfloat16), tmp_path / "source")
-    in_fp8_blocks(directory, Fp8Blocks(16, 32, dynamic_activations=True))
-    model, done = quantized(directory, recipe_for(r".*\.layers\.1\.mlp\.experts\..*_proj$"))
-    checkpoint = export(model, done, directory, "s", tmp_path / "checkpoint").directory
-    found = verify(checkpoint, directory)
-    assert (found.ok, found.problems) == (True, [])
-    config = json.loads((checkpoint / "config.json").read_text())["quantization_config"]
-    expert = "model.layers.{}.block_sparse_moe.experts.0.w1"
-    schemes = [engines_scheme(config, expert.format(layer)) for layer in (0, 1)]
-    assert schemes == ["fp8_blocks", "g"]
+def test_a_smoothed_bias_is_in_memory_as_it_is_written(tmp_path: Path) -> None:
+    """Qwen2-MoE has a bias on v, which smoothing divides with v's outputs."""
+    config = qwen2_moe()
+    config.num_key_value_heads = config.num_attention_heads
+    source = save(tiny_model(config, torch.bfloat16), tmp_path / "source")
+    model, done = quantized(source, recipe_for(LINEARS).model_copy(update={"grid": 10}))
+    written = tensors_of(export(model, done, source, "s", tmp_path / "checkpoint").directory)
+    bias = "model.layers.1.self_attn.v_proj.bias"
+    assert not torch.equal(written[bias], tensors_of(source)[bias])
+    assert torch.equal(written[bias].float(), model.state_dict()[bias])

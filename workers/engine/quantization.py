@@ -268,14 +268,16 @@ def settle(
 ) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
     """Give every changed module the value that will be written, and a plain forward.
 
-    Quantized weights become their dequantized values; smoothed ones are rounded to the
-    checkpoint's dtype. Returns the float8 values and factors of smoothed weights that are stored
-    in FP8 ``blocks``, by module.
+    Quantized weights become their dequantized values; smoothed ones, and the biases beside
+    quantized weights, are rounded to the checkpoint's dtype. Returns the float8 values and factors
+    of smoothed weights that are stored in FP8 ``blocks``, by module.
     """
     fp8: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
     for name, weight in packed.items():
         module = model.get_submodule(name)
         module.weight.copy_(weight.dequantized(compute_device()))  # type: ignore[operator]
+        if isinstance(module.bias, torch.Tensor):
+            module.bias.copy_(module.bias.to(dtypes[name]))
     for name in smoothed:
         for parameter in model.get_submodule(name).parameters(recurse=False):
             if dtypes[name] == FP8 and parameter.ndim == 2:
