@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable
 from importlib.metadata import version
@@ -19,9 +20,11 @@ from app.recipes.schema import PRESETS, Recipe
 from tests.engine import tiny_models
 from tests.engine.conftest import DiskOf
 from workers.engine import quantizing, resuming
+from workers.engine.export import partial_of
 from workers.engine.layer_store import Fingerprint, LayerRecord, LayerStore
 from workers.engine.main_job import run
 from workers.engine.manifest import described, package_versions
+from workers.engine.resuming import kept_bytes
 
 LAYERS = 3
 
@@ -172,6 +175,14 @@ def test_what_is_not_its_own_checkpoint_is_not_taken_over(
     assert not any(isinstance(event, LayerQuantized) for event in events)
 
 
+def test_a_checkpoint_that_lost_a_file_is_not_taken_over(spec_for: Callable[..., JobSpec]) -> None:
+    spec = spec_for("stopped")
+    run_until(spec, lambda event: isinstance(event, StepStarted) and event.step == Step.VERIFY)
+    (spec.directory / "checkpoint" / "tokenizer.json").unlink()
+    with pytest.raises(CheckpointRefused, match="is there already"):
+        run(spec.model_copy(update={"resume": "required"}), lambda _: None)
+
+
 def test_a_retry_goes_on_from_another_jobs_layers(spec_for: Callable[..., JobSpec]) -> None:
     whole = spec_for("whole")
     run(whole, lambda _: None)
@@ -289,6 +300,69 @@ def test_too_little_device_memory_halves_the_batch_then_says_so(
     monkeypatch.setattr(quantizing, "quantize", _never_fits)
     with pytest.raises(OutOfMemory, match="use shorter rows"):
         run(spec_for("none"), lambda _: None)
+
+
+def test_smaller_batches_are_gone_on_with(
+    spec_for: Callable[..., JobSpec], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No accelerator here: its allocator's error is raised in its place."""
+    quantize = quantizing.quantize
+
+    def small_memory(*args: Any, **kwargs: Any) -> Any:
+        if max(batch.input_ids.shape[1] for batch in args[3]) > 200:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return quantize(*args, **kwargs)
+
+    monkeypatch.setattr(quantizing, "quantize", small_memory)
+    whole, spec = spec_for("whole"), spec_for("stopped")
+    run(whole, lambda _: None)
+    run_until(spec, is_third_search_of(1))
+    retried = spec_for("retried", resume="if_possible", layers_from=spec.layers_directory)
+    told = run_until(retried, is_third_search_of(2))
+    said = [event.message for event in told if isinstance(event, Notice)]
+    assert any("1 finished layers are taken over" in message for message in said)
+    run(retried.model_copy(update={"resume": "required"}), lambda _: None)
+    assert checkpoint_hashes(retried.directory / "checkpoint") == checkpoint_hashes(
+        whole.directory / "checkpoint"
+    )
+
+
+def test_records_are_taken_over_all_or_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    earlier, later = (
+        LayerStore(tmp_path / name, lambda _: pytest.fail("nothing is packed"))
+        for name in ("earlier", "later")
+    )
+    current = Fingerprint(parts={"the recipe": "1"})
+    earlier.open(current)
+    for number in range(3):
+        earlier.save(number, LayerRecord(scales={"a": torch.rand(2)}))
+    link, links = os.link, iter(range(2))
+
+    def killed_at_the_third(source: Path, place: Path) -> None:
+        if next(links, None) is None:
+            raise Stopped
+        link(source, place)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "link", killed_at_the_third)
+        with pytest.raises(Stopped):
+            later.adopt(tmp_path / "earlier")
+    assert not list((tmp_path / "later").glob("*"))
+    later.adopt(tmp_path / "earlier")
+    assert later.open(current) == 3
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+def test_what_a_killed_export_left_counts_as_room(spec_for: Callable[..., JobSpec]) -> None:
+    spec = spec_for("stopped")
+    destination = spec.directory / "checkpoint"
+    partial = partial_of(destination)
+    partial.mkdir(parents=True)
+    (partial / ".shard-00000").write_bytes(bytes(1000))
+    assert kept_bytes(spec, destination) == 1000
+    assert kept_bytes(spec.model_copy(update={"resume": "required"}), destination) == 1000
 
 
 def test_a_record_is_there_whole_or_not_at_all(tmp_path: Path) -> None:

@@ -116,6 +116,11 @@ class _Rewriting:
         return {written_name(source): self.shards.tensor(source)}
 
 
+def partial_of(destination: Path) -> Path:
+    """Where a checkpoint is written until it is whole; a run that was killed leaves it behind."""
+    return destination.with_name(f".{destination.name}.partial")
+
+
 def refuse_taken_destination(destination: Path) -> None:
     """Raise CheckpointRefused when something is at ``destination`` already."""
     if destination.exists() and (not destination.is_dir() or any(destination.iterdir())):
@@ -129,15 +134,17 @@ def exported_before(
     destination: Path, source: Path, recipe: Recipe, set_id: str
 ) -> Exported | None:
     """The checkpoint an earlier run that was stopped wrote to ``destination``; None when there is
-    none, when it is of something else, or when a file of it changed since."""
+    none, when it is of something else, or when a file of it changed since or is gone."""
     if not destination.is_dir():
         return None
     found = read_manifest(destination)
     wanted = (source_of(source), recipe, set_id, package_versions())
     if found is None or (found.source, found.recipe, found.set_id, found.packages) != wanted:
         return None
-    if any(described(destination / file.name) != file for file in found.files):
-        return None
+    for file in found.files:
+        there = destination / file.name
+        if not there.is_file() or described(there) != file:
+            return None
     return Exported(destination, [*found.files, described(destination / MANIFEST)])
 
 
@@ -165,7 +172,7 @@ def export(
     Raises DiskFull (nothing half-written stays) and CheckpointRefused (destination taken).
     """
     refuse_taken_destination(destination)
-    partial = destination.with_name(f".{destination.name}.partial")
+    partial = partial_of(destination)
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     try:

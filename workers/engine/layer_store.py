@@ -10,6 +10,7 @@ the size.
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -105,15 +106,18 @@ class LayerStore:
         return self.directory is not None and (self.directory / STATE).is_file()
 
     def adopt(self, earlier: Path) -> None:
-        """Take over the records of another directory, as links to the same files: a record is
-        never changed, so both may use it."""
+        """Take over the records of another directory, all or none, as links to the same files: a
+        record is never changed, so both may use it."""
         assert self.directory is not None
         if not (earlier / STATE).is_file():
             return
-        self.directory.mkdir(parents=True, exist_ok=True)
-        for file in sorted(earlier.glob("layer-*")):
-            os.link(file, self.directory / file.name)
-        os.link(earlier / STATE, self.directory / STATE)
+        partial = self.directory.with_name(f".{self.directory.name}.partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        for file in (*earlier.glob("layer-*"), earlier / STATE):
+            os.link(file, partial / file.name)
+        shutil.rmtree(self.directory, ignore_errors=True)
+        partial.rename(self.directory)
 
     def layers(self, records: int) -> int:
         """How many decoder layers the first ``records`` records hold."""

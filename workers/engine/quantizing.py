@@ -19,7 +19,7 @@ from workers.engine.layer_store import LayerStore
 from workers.engine.loading import linearize, load_tokenizer, read_config
 from workers.engine.preflight import meta_model
 from workers.engine.quantization import Plan, Quantized, names_of_smoothed, plan_of, quantize
-from workers.engine.resuming import fingerprint, open_store
+from workers.engine.resuming import fingerprint, open_store, tokens_a_batch_of
 from workers.engine.run import Run
 from workers.engine.safetensors_files import Shards
 
@@ -28,11 +28,12 @@ FEWEST_TOKENS = 16
 
 
 def quantized_in_memory(run: Run, rows: CalibrationRows, recipe: Recipe) -> Quantized:
-    """Quantize, with smaller batches as long as the accelerator's memory is too small.
+    """Quantize, with smaller batches as long as the accelerator's memory is too small, from the
+    first on with those of the layers an earlier run finished.
 
     Raises OutOfMemory when a single row does not fit.
     """
-    tokens = TOKENS_A_BATCH
+    tokens = tokens_a_batch_of(run.spec) or TOKENS_A_BATCH
     while True:
         try:
             return _quantized(run, rows, recipe, tokens)

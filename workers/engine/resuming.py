@@ -15,8 +15,11 @@ from app.jobs.events import Emit, Notice
 from app.jobs.spec import JobSpec, Resume
 from app.jobs.states import Step
 from workers.engine.calibration_rows import CalibrationRows
-from workers.engine.layer_store import Fingerprint, LayerStore
+from workers.engine.export import partial_of
+from workers.engine.layer_store import STATE, Fingerprint, LayerStore
 from workers.engine.manifest import package_versions, source_of
+
+BATCH_SIZE = "the batch size"
 
 
 def fingerprint(
@@ -41,7 +44,7 @@ def fingerprint(
             "the kind of device": _device_kind(model.device),
             "the number of threads": str(torch.get_num_threads()),
             "the dtype": str(model.dtype),
-            "the batch size": str(tokens_a_batch),
+            BATCH_SIZE: str(tokens_a_batch),
             "the seed": str(spec.seed),
         }
     )
@@ -77,14 +80,25 @@ def open_store(
 
 
 def kept_bytes(spec: JobSpec, destination: Path) -> int:
-    """What a run can go on from takes of the disk already, in bytes: finished layers, and a
-    checkpoint that was written and not verified."""
+    """What a run need not find room for, in bytes: finished layers it can go on from, a checkpoint
+    that was written and not verified, and what a killed export left, which the next removes."""
+    left = sum(file.stat().st_size for file in partial_of(destination).glob("*"))
     if spec.resume == "never":
-        return 0
+        return left
     places = [spec.layers_directory, *([spec.layers_from] if spec.layers_from else [])]
     layers = {file.name: file for place in places for file in place.glob("layer-*")}
     written = destination.glob("*.safetensors")
-    return sum(file.stat().st_size for file in (*layers.values(), *written))
+    return left + sum(file.stat().st_size for file in (*layers.values(), *written))
+
+
+def tokens_a_batch_of(spec: JobSpec) -> int | None:
+    """The batch size of the layers a run may go on from, which is smaller than usual where the
+    accelerator's memory was too small; None where there are none."""
+    places = [spec.layers_directory, *([spec.layers_from] if spec.layers_from else [])]
+    state = next((file for place in places if (file := place / STATE).is_file()), None)
+    if spec.resume == "never" or state is None:
+        return None
+    return int(Fingerprint.model_validate_json(state.read_bytes()).parts[BATCH_SIZE])
 
 
 def drop_layers(spec: JobSpec) -> None:
