@@ -25,8 +25,6 @@ from workers.in_process import kept_beside, refusals, run_here, spec_of, working
 from workers.recipe_option import recipe_named
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
-
     from app.quality.evaluated_rows import EvaluatedRows
     from workers.engine.calibration_rows import CalibrationRows
 
@@ -59,6 +57,8 @@ def coverage(
     from app.coverage.summary import summarise
 
     with refusals(), working_directory(out) as directory:
+        if against is not None:
+            _rows_for(model, against)  # refused before the first pass, not after it
         spec = spec_of(JobKind.PROFILE, directory, model, set_, threads=threads)
         run_here(spec)
         profile = Profile.load(directory / files.COVERAGE)
@@ -204,7 +204,7 @@ def evaluate(
     base: Annotated[Path, typer.Option(help="The original model's directory.")],
     checkpoint: Annotated[Path, typer.Option(help="The quantized checkpoint's directory.")],
     set_: Rows,
-    seed: Annotated[int, typer.Option(help="Seed of the bootstrap.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the bootstrap.")] = 0,
     out: Annotated[
         Path | None,
         typer.Option(help="Keep evaluation.json and the rows in this directory, to compare."),
@@ -219,10 +219,11 @@ def evaluate(
         from workers.engine.device import set_threads
 
         set_threads(threads)
+        if out is not None:
+            out.mkdir(parents=True, exist_ok=True)
         kept = _evaluated(base, checkpoint, set_)
         found = evaluation_of(kept, seed)
         if out is not None:
-            out.mkdir(parents=True, exist_ok=True)
             write_whole(out / files.EVALUATED_ROWS, kept.save)
             write_model(out / files.EVALUATION, found)
     if json:
@@ -281,16 +282,14 @@ def export_recipe(
             out.write_text(text, encoding="utf-8")
 
 
-def _model_and_rows(directory: Path, rows: Path) -> tuple[PreTrainedModel, CalibrationRows]:
+def _rows_for(directory: Path, rows: Path) -> CalibrationRows:
+    """Rows as the model takes them; no weight is loaded for it."""
     from workers.engine.calibration_rows import read_rows
     from workers.engine.loading import limits_of, load_tokenizer
-    from workers.engine.preflight import refuse_unfit
-    from workers.engine.run import load_for_computing
+    from workers.engine.preflight import meta_model, refuse_unfit
 
     refuse_unfit(directory, None)
-    tokenizer = load_tokenizer(directory)
-    model = load_for_computing(directory)
-    return model, read_rows(rows, tokenizer, limits_of(model))
+    return read_rows(rows, load_tokenizer(directory), limits_of(meta_model(directory)))
 
 
 def _evaluated(base: Path, checkpoint: Path, set_: Path) -> EvaluatedRows:
@@ -300,10 +299,14 @@ def _evaluated(base: Path, checkpoint: Path, set_: Path) -> EvaluatedRows:
     from workers.engine.forward import pack_for
     from workers.engine.loading import load_checkpoint
     from workers.engine.observation import observe
+    from workers.engine.original import refuse_another_original
+    from workers.engine.run import load_for_computing
     from workers.engine.verification import refuse_not_reloadable
 
+    rows = _rows_for(base, set_)
+    refuse_another_original(checkpoint, base)
     refuse_not_reloadable(checkpoint, base)
-    model, rows = _model_and_rows(base, set_)
+    model = load_for_computing(base)
     batches, ids = pack_for(model, rows.rows), [row.row_id for row in rows.rows]
     with bar("Original") as advance:
         original = observe(model, batches, advance, what="The original model", row_ids=ids)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,13 @@ def test_coverage_against_another_set(source: Path, rows_file: Path, held_out_fi
         assert abs(sum(layer["experts"])) < 1e-4
     same = document(call(*arguments, "--against", rows_file))
     assert same["moved"] == 0
+
+
+def test_coverage_refuses_the_other_set_before_it_counts(source: Path, rows_file: Path) -> None:
+    arguments = ("coverage", "--model", source, "--set", rows_file)
+    refused = call(*arguments, "--against", "/nothing")
+    assert refused.exit_code == 2
+    assert refused.stderr.startswith("There is no calibration set at /nothing")
 
 
 def test_coverage_for_a_person(source: Path, rows_file: Path) -> None:
@@ -104,6 +112,36 @@ def test_evaluate(job: Job, held_out_file: Path) -> None:
     # An accelerator computes in bfloat16, and loaded experts are fused again.
     tolerance = 1e-3 if compute_device().type == "cpu" else 0.25
     assert found["kl_mean"] == pytest.approx(in_memory.kl_mean, rel=tolerance)
+
+
+def test_evaluate_refuses_before_it_loads_a_weight(
+    job: Job, held_out_file: Path, saved: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def too_late(*_: object) -> None:
+        pytest.fail("a model was loaded")
+
+    monkeypatch.setattr("workers.engine.run.load_for_computing", too_late)
+    base, rows = ("--base", job.spec.model), ("--set", held_out_file)
+    missing = call("evaluate", *base, *rows, "--checkpoint", "/nothing")
+    assert (missing.exit_code, "/nothing" in missing.stderr) == (2, True)
+    other = call("evaluate", *base, *rows, "--checkpoint", saved("deepseek_v3"))
+    assert (other.exit_code, "was made from another model" in other.stderr) == (2, True)
+    taken = call("evaluate", *base, *rows, "--checkpoint", job.result.checkpoint,
+                 "--out", held_out_file)  # fmt: skip
+    assert (taken.exit_code, "File exists" in taken.stderr) == (2, True)
+    seed = call("evaluate", *base, *rows, "--checkpoint", job.result.checkpoint, "--seed", -1)
+    assert (seed.exit_code, "--seed" in seed.stderr) == (2, True)
+
+
+def test_evaluate_draws_no_librarys_bar(job: Job, held_out_file: Path) -> None:
+    arguments = ("--base", job.spec.model, "--checkpoint", job.result.checkpoint)
+    done = subprocess.run(
+        [sys.executable, "-m", "app.cli", "evaluate", *map(str, arguments), "--set",
+         str(held_out_file), "--json"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stderr == ""
+    assert json.loads(done.stdout)["rows"] > 0
 
 
 def test_verify_exits_1_when_something_is_wrong(job: Job, tmp_path: Path) -> None:

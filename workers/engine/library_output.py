@@ -27,6 +27,7 @@ def hush() -> None:
     stderr, and drop what they say below that."""
     import llmcompressor  # noqa: F401  (it sets its own sink at import; ours replaces it)
     import transformers
+    from compressed_tensors.offload import dispatch
     from compressed_tensors.quantization.lifecycle import apply
     from loguru import logger
 
@@ -36,8 +37,9 @@ def hush() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
     transformers.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     transformers.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    # It draws its bar whatever TQDM_DISABLE says.
-    vars(apply)["tqdm"] = _no_bar
+    # They draw their bars whatever TQDM_DISABLE says.
+    for module in (apply, dispatch):
+        vars(module)["tqdm"] = _no_bar
 
 
 def _no_bar(iterable: Iterable[T], **_: object) -> Iterable[T]:
