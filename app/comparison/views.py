@@ -23,6 +23,7 @@ from app.jobs.spec import Evaluation, JobResult, LayerReport
 from app.jobs.states import JobKind, JobState
 from app.jobs.views import JobRow, job_row
 from app.paging import page_of
+from app.quality.artifacts import evaluation_in
 from app.quality.evaluated_rows import EvaluatedRows, RowsRefused
 from app.settings import Settings
 
@@ -166,8 +167,7 @@ def comparison_of_directories(directories: list[Path]) -> ComparisonView:
     _require_a_few([str(each) for each in directories])
     subjects = []
     for letter, directory in zip(ascii_uppercase, directories, strict=False):
-        file = directory / files.EVALUATION
-        evaluation = Evaluation.model_validate_json(file.read_bytes()) if file.is_file() else None
+        evaluation = evaluation_in(directory)
         name = directory.name
         subjects.append(
             SubjectView(letter=letter, id=str(directory), name=name, evaluation=evaluation)
