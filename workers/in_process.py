@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -84,25 +86,43 @@ def kept_beside(out: Path, resume: bool) -> Iterator[Path]:
     """The directory of a run's own files, on the disk the checkpoint goes to. It stays where the
     run is stopped after it finished a layer.
 
-    Raises Conflict when a stopped run left one and ``resume`` was not asked for, and
-    CheckpointRefused when something is at ``out``.
+    Raises Conflict while another run is at work in it, or when a stopped run left one and
+    ``resume`` was not asked for, and CheckpointRefused when something is at ``out``.
     """
     from workers.engine.export import refuse_taken_destination
 
     if not resume:
         refuse_taken_destination(out)
     directory = out.resolve().with_name(f".{out.name}.calibrant")
-    if not resume and _has_layers(directory):
-        raise Conflict(
-            f"A stopped run towards {out} left finished layers in {directory}: go on with "
-            "--resume, or remove that directory to start again."
-        )
     directory.mkdir(parents=True, exist_ok=True)
+    with _sole_run(directory, out):
+        if not resume and _has_layers(directory):
+            raise Conflict(
+                f"A stopped run towards {out} left finished layers in {directory}: go on with "
+                "--resume, or remove that directory to start again."
+            )
+        try:
+            yield directory
+        finally:
+            if not _has_layers(directory):
+                shutil.rmtree(directory)
+
+
+@contextmanager
+def _sole_run(directory: Path, out: Path) -> Iterator[None]:
+    """Hold a run's directory until the run ends, however it ends. Raises Conflict when another
+    process holds it."""
+    held = os.open(directory, os.O_RDONLY)
     try:
-        yield directory
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise Conflict(
+                f"Another run towards {out} is at work: wait for it, or give another directory."
+            ) from error
+        yield
     finally:
-        if not _has_layers(directory):
-            shutil.rmtree(directory)
+        os.close(held)
 
 
 def _has_layers(directory: Path) -> bool:

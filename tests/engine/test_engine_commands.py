@@ -15,6 +15,7 @@ from app.jobs.events import parse
 from tests.engine.conftest import Job
 from workers.commands import app
 from workers.engine.device import compute_device
+from workers.in_process import kept_beside
 
 
 def call(*arguments: object) -> Result:
@@ -195,6 +196,20 @@ def test_preflight(source: Path, rows_file: Path, tmp_path: Path) -> None:
     refused = call("preflight", "--model", source, "--recipe", recipe, "--json")
     assert refused.exit_code == 2
     assert "matches no Linear module" in json.loads(refused.stdout)["errors"][0]
+
+
+@pytest.mark.parametrize("how", [(), ("--resume",)])
+def test_two_runs_towards_one_directory_do_not_meet(
+    source: Path, rows_file: Path, tmp_path: Path, how: tuple[str, ...]
+) -> None:
+    out = tmp_path / "quantized"
+    arguments = ("quantize", "--model", source, "--set", rows_file, "--out", out, *how)
+    with kept_beside(out, resume=False) as directory:
+        (directory / "mine").touch()
+        refused = call(*arguments)
+        assert (refused.exit_code, "is at work" in refused.stderr) == (2, True)
+        assert (directory / "mine").exists()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_stopped_run_is_not_overwritten_by_accident(
