@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 
 from app.recipes.schema import Group, Recipe
 from tests.engine.tiny_models import rows_of, tiny_tokenizer
-from workers.engine.batches import pack
+from workers.engine.batches import PackedBatch, pack
 from workers.engine.fp8_blocks import blocks_of
 from workers.engine.loading import linearize, load_model, read_config
 from workers.engine.quantization import Quantized, plan_of, quantize
@@ -22,13 +22,15 @@ BATCHES = pack(rows_of(30, 40, 20), 64)
 IDS = torch.arange(40)[None] * 7 % 320
 
 
-def quantized(directory: Path, recipe: Recipe) -> tuple[PreTrainedModel, Quantized]:
+def quantized(
+    directory: Path, recipe: Recipe, batches: Sequence[PackedBatch] = BATCHES
+) -> tuple[PreTrainedModel, Quantized]:
     model = linearize(load_model(directory, torch.float32))
     plan = plan_of(model, recipe)
     dtypes = stored_dtypes(model, plan, directory)
     blocks = blocks_of(read_config(directory))
     tell: Callable[[Any], None] = lambda _: None  # noqa: E731
-    return model, quantize(model, tiny_tokenizer(), plan, BATCHES, dtypes, tell, blocks=blocks)
+    return model, quantize(model, tiny_tokenizer(), plan, batches, dtypes, tell, blocks=blocks)
 
 
 def recipe_for(target: str, symmetric: bool = True) -> Recipe:

@@ -13,8 +13,12 @@ from safetensors.torch import load_file, save_file
 
 from app.errors import CheckpointRefused, ModelRefused
 from app.jobs.spec import Problem, Verification
+from app.recipes.schema import EXPERTS, Group, Recipe
 from tests.engine import tiny_models
+from tests.engine.checkpoints import quantized
 from tests.engine.conftest import Job
+from workers.engine.batches import pack
+from workers.engine.export import export
 from workers.engine.manifest import MANIFEST
 from workers.engine.verification import relative_distance, verify
 
@@ -135,6 +139,17 @@ def test_without_a_manifest_wrong_weights_are_still_far(job: Job, checkpoint: Pa
     assert verify(checkpoint, job.spec.model).ok
     problems = named(verify(tampered(checkpoint, swap), job.spec.model))
     assert problems.keys() == {f"{EXPERT}.w1.weight_packed", f"{EXPERT}.w3.weight_packed"}
+
+
+def test_scales_found_from_one_token_are_not_far(
+    saved: Callable[[str], Path], tmp_path: Path
+) -> None:
+    source = saved("olmoe")
+    recipe = Recipe(name="r", groups=(Group(name="g", targets=(EXPERTS,), group_size=None),))
+    model, done = quantized(source, recipe, pack(tiny_models.rows_of(1), 64))
+    checkpoint = export(model, done, source, "s", tmp_path / "checkpoint").directory
+    found = verify(checkpoint, source)
+    assert (found.ok, found.problems) == (True, [])
 
 
 def test_another_source_is_noticed(job: Job, checkpoint: Path, tmp_path: Path) -> None:
