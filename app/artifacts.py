@@ -15,7 +15,18 @@ from typing import BinaryIO
 
 from pydantic import BaseModel
 
-from app.errors import DiskFull, NotRemoved
+from app.errors import DiskFull, FileUnusable, NotRemoved
+
+
+def require_writable(directory: Path) -> None:
+    """Make a directory, and write a file into it that is gone at once: what comes at the end of a
+    long pass is tried before it. Raises FileUnusable."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=directory):
+            pass
+    except OSError as error:
+        raise FileUnusable(f"Nothing can be written into {directory}: {error.strerror}.") from error
 
 
 @contextmanager

@@ -214,13 +214,13 @@ def evaluate(
 ) -> None:
     """Measure how far a checkpoint is from its original on held-out rows."""
     with refusals():
-        from app.artifacts import write_model, write_whole
+        from app.artifacts import require_writable, write_model, write_whole
         from app.quality.divergence import evaluation_of
         from workers.engine.device import set_threads
 
         set_threads(threads)
         if out is not None:
-            out.mkdir(parents=True, exist_ok=True)
+            require_writable(out)
         kept = _evaluated(base, checkpoint, set_)
         found = evaluation_of(kept, seed)
         if out is not None:

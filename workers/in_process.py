@@ -12,6 +12,7 @@ from pathlib import Path
 
 import typer
 
+from app.artifacts import require_writable
 from app.console import complain, told
 from app.errors import CalibrantError, Conflict
 from app.jobs.events import Event
@@ -72,9 +73,10 @@ def refusals() -> Iterator[None]:
 
 @contextmanager
 def working_directory(out: Path | None) -> Iterator[Path]:
-    """``out``, made if it is not there, or a directory that is gone afterwards."""
+    """``out``, made if it is not there, or a directory that is gone afterwards. Raises FileUnusable
+    where nothing can be written into it."""
     if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
+        require_writable(out)
         yield out.resolve()
         return
     with tempfile.TemporaryDirectory(prefix="calibrant-") as directory:

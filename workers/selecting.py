@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from app.artifacts import new_file
+from app.artifacts import new_file, require_writable
 from app.calibration import service
 from app.calibration.built_set import MANIFEST, load_built_set
 from app.calibration.commands import build_for, find_spec
@@ -31,12 +31,14 @@ def pool_named(name: str, model: Path, out: Path | None) -> NamedPool:
     """The pool somebody means; a composition is built for the model.
 
     Raises Refused for a set with a file to write to, Conflict when that file is there already,
-    NotFound and CompositionRefused for what is no pool.
+    FileUnusable where it cannot be written, NotFound and CompositionRefused for what is no pool.
     """
     path = Path(name)
     if path.is_file() and path.suffix == ".jsonl":
-        if out is not None and out.exists():
-            raise Conflict(f"{out} is there already: give another file, or remove it.")
+        if out is not None:
+            if out.exists():
+                raise Conflict(f"{out} is there already: give another file, or remove it.")
+            require_writable(out.absolute().parent)
         return NamedPool(path, None)
     if out is not None:
         raise Refused("--out is for a pool that is a JSONL file: a set's rows are saved as a set.")

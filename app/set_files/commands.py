@@ -200,12 +200,11 @@ def _build(
 
 def _content(file: Path) -> bytes:
     """A file's bytes, no more of them than a set's file may have. Raises Refused."""
-    if not file.is_file():
-        raise Refused(f"There is no file {file}.")
-    size = file.stat().st_size
-    if size > MAX_BYTES:
-        raise Refused(f"{file} has {size:,} bytes; a set's file has at most {MAX_BYTES:,}.")
     try:
-        return file.read_bytes()
+        with file.open("rb") as opened:  # it may be a pipe, which has no size
+            content = opened.read(MAX_BYTES + 1)
     except OSError as error:
         raise Refused(f"{file} cannot be read: {error.strerror}.") from error
+    if len(content) > MAX_BYTES:
+        raise Refused(f"{file} has more than {MAX_BYTES:,} bytes, the most a set's file may have.")
+    return content

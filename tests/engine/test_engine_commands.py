@@ -74,6 +74,16 @@ def test_select_from_a_file(source: Path, rows_file: Path, tmp_path: Path) -> No
     assert document(call(*arguments))["id"] == found["id"]
 
 
+def test_select_refuses_a_place_it_cannot_write_to_before_it_counts(
+    source: Path, rows_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workers.commands.run_here", lambda *_: pytest.fail("rows were counted"))
+    arguments = ("select", "--model", source, "--pool", rows_file, "--budget", 400)
+    refused = call(*arguments, "--out", "/proc/chosen.jsonl")
+    assert refused.exit_code == 2
+    assert refused.stderr.startswith("Nothing can be written into /proc: ")
+
+
 def test_select_refuses_a_budget_larger_than_the_pool(source: Path, rows_file: Path) -> None:
     said = call("select", "--model", source, "--pool", rows_file, "--budget", 10**6)
     assert said.exit_code == 2
@@ -130,6 +140,9 @@ def test_evaluate_refuses_before_it_loads_a_weight(
     taken = call("evaluate", *base, *rows, "--checkpoint", job.result.checkpoint,
                  "--out", held_out_file)  # fmt: skip
     assert (taken.exit_code, "File exists" in taken.stderr) == (2, True)
+    closed = call("evaluate", *base, *rows, "--checkpoint", job.result.checkpoint, "--out", "/proc")
+    assert closed.exit_code == 2
+    assert closed.stderr.startswith("Nothing can be written into /proc: ")
     seed = call("evaluate", *base, *rows, "--checkpoint", job.result.checkpoint, "--seed", -1)
     assert (seed.exit_code, "--seed" in seed.stderr) == (2, True)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +60,16 @@ def test_import_says_what_is_in_the_file_and_keeps_it(place: Path) -> None:
     assert document(place, "sets", "show", kept["id"])["imported"] == shown
 
 
+def test_a_set_comes_through_a_pipe(place: Path) -> None:
+    pipe = place / "pipe.yaml"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=pipe.write_text, args=(SMALL,))
+    writer.start()
+    said = document(place, "sets", "import", str(pipe), "--dry-run")
+    writer.join()
+    assert (said["name"], said["rows"]) == ("small", 4)
+
+
 def test_what_is_no_set_is_one_sentence_and_exit_2(place: Path) -> None:
     file = place / "bad.yaml"
     file.write_text(SHORT.replace("num_samples: 20", "num_samples: -20"))
@@ -67,7 +79,7 @@ def test_what_is_no_set_is_one_sentence_and_exit_2(place: Path) -> None:
         "bad.yaml, line 58, num_samples: -20 rows: give 1 to 100,000,000, or all."
     )
     gone = calibrant(place, "sets", "import", str(place / "gone.yaml"))
-    assert (gone.returncode, "There is no file" in gone.stderr) == (2, True)
+    assert (gone.returncode, "gone.yaml cannot be read: No such file" in gone.stderr) == (2, True)
 
 
 def test_a_value_that_cannot_be_is_told_in_our_own_words(place: Path) -> None:
