@@ -205,6 +205,7 @@ def test_a_retry_goes_on_from_another_jobs_layers(spec_for: Callable[..., JobSpe
     [
         (lambda spec, _: {"recipe": spec.recipe.model_copy(update={"grid": 5})}, "the recipe"),
         (lambda _, folder: {"calibration": _other_rows(folder)}, "the calibration set"),
+        (lambda _, folder: {"held_out": _other_rows(folder)}, "the held-out part"),
         (lambda spec, folder: {"model": _other_model(spec.model, folder)}, "the source model"),
         (lambda _, __: {"threads": 2}, "the number of threads"),
         (lambda _, __: {"seed": 7}, "the seed"),

@@ -61,9 +61,8 @@ def _quantized(run: Run, rows: CalibrationRows, recipe: Recipe, tokens: int) -> 
     batches = pack_for(model, rows.rows, tokens)
     torch.manual_seed(spec.seed)
     store = LayerStore(spec.layers_directory, plan.scheme)
-    finished = open_store(
-        store, fingerprint(spec, rows, model, tokens), spec.resume, spec.layers_from, run.emit
-    )
+    current = fingerprint(spec, rows, run.held_out, model, tokens)
+    finished = open_store(store, current, spec.resume, spec.layers_from, run.emit)
     dtypes = stored_dtypes(model, plan, spec.model)
     tokenizer = load_tokenizer(spec.model)
     blocks = blocks_of(read_config(spec.model))

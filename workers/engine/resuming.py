@@ -23,9 +23,14 @@ BATCH_SIZE = "the batch size"
 
 
 def fingerprint(
-    spec: JobSpec, rows: CalibrationRows, model: PreTrainedModel, tokens_a_batch: int
+    spec: JobSpec,
+    rows: CalibrationRows,
+    held_out: CalibrationRows | None,
+    model: PreTrainedModel,
+    tokens_a_batch: int,
 ) -> Fingerprint:
-    """What the bits of a quantized layer depend on, in words a person knows.
+    """What the bits of a quantized layer and its measured errors depend on, in words a person
+    knows.
 
     The number of threads is part of it: products are summed in another order with another
     number.
@@ -35,10 +40,8 @@ def fingerprint(
     return Fingerprint(
         parts={
             "the recipe": _sha256(recipe.encode()),
-            "the calibration set": _sha256(
-                *(row.input_ids.tobytes() for row in rows.rows),
-                *(str(row.sequence).encode() for row in rows.rows if row.sequence is not None),
-            ),
+            "the calibration set": _sha256_of_rows(rows),
+            "the held-out part": _sha256_of_rows(held_out) if held_out else "none",
             "the source model": source_of(spec.model).fingerprint,
             **{f"the version of {name}": found for name, found in package_versions().items()},
             "the kind of device": _device_kind(model.device),
@@ -115,6 +118,13 @@ def drop_layers(spec: JobSpec) -> None:
 
 def _device_kind(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+def _sha256_of_rows(rows: CalibrationRows) -> str:
+    return _sha256(
+        *(row.input_ids.tobytes() for row in rows.rows),
+        *(str(row.sequence).encode() for row in rows.rows if row.sequence is not None),
+    )
 
 
 def _sha256(*parts: bytes) -> str:
