@@ -15,7 +15,7 @@ import typer
 from app.console import Json, installed, say, tell, wide, write
 from app.deletions import Deleted
 from app.formatting import size
-from app.jobs import deletion, service
+from app.jobs import deletion, retrying, service
 from app.jobs.spec import Resume
 from app.jobs.states import JobKind, JobState
 from app.jobs.submission import NewJob, submitted
@@ -152,7 +152,7 @@ def _again(job_id: str, action: str, resume: Resume, json: bool) -> None:
         view = ask("POST", f"/jobs/{job_id}/{action}", JobView)
     else:
         with installed() as (session, settings):
-            again = service.retry(session, settings, job_id, resume)
+            again = retrying.retry(session, settings, job_id, resume)
             view = job_view(session, settings, again.id)
     say(view.model_dump(mode="json")) if json else tell(_line(view.job))
 

@@ -8,12 +8,15 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import FileResponse, PlainTextResponse, Response
 from fastapi.sse import EventSourceResponse, ServerSentEvent
+from sqlmodel import Session
 
 from app.deletions import Deleted
 from app.dependencies import SessionDep, SettingsDep
 from app.errors import NotFound, Refused
 from app.jobs import files, live, service
 from app.jobs.deletion import delete
+from app.jobs.retrying import retry
+from app.jobs.spec import Resume
 from app.jobs.states import JobState
 from app.jobs.submission import NewJob, submitted
 from app.jobs.views import JobListView, JobView, LogView, job_list, job_view, log_view
@@ -27,6 +30,7 @@ from app.negotiation import (
     takes,
     wants_html,
 )
+from app.settings import Settings
 
 router = APIRouter(tags=["jobs"])
 
@@ -111,8 +115,7 @@ def retry_job(
     request: Request, session: SessionDep, settings: SettingsDep, job_id: str
 ) -> Response:
     """Start a job that ended early again, as a job of its own that takes over finished layers."""
-    again = service.retry(session, settings, job_id)
-    return created(request, f"/jobs/{again.id}", job_view(session, settings, again.id))
+    return _again(request, session, settings, job_id, "if_possible")
 
 
 @router.post("/jobs/{job_id}/resume", response_model=JobView, status_code=201)
@@ -120,8 +123,7 @@ def resume_job(
     request: Request, session: SessionDep, settings: SettingsDep, job_id: str
 ) -> Response:
     """Go on with a job that ended early; refused where its finished layers cannot be used."""
-    again = service.retry(session, settings, job_id, resume="required")
-    return created(request, f"/jobs/{again.id}", job_view(session, settings, again.id))
+    return _again(request, session, settings, job_id, "required")
 
 
 @router.post("/jobs/{job_id}/restart", response_model=JobView, status_code=201)
@@ -129,8 +131,7 @@ def restart_job(
     request: Request, session: SessionDep, settings: SettingsDep, job_id: str
 ) -> Response:
     """Start a job that ended early from its first layer, as a job of its own."""
-    again = service.retry(session, settings, job_id, resume="never")
-    return created(request, f"/jobs/{again.id}", job_view(session, settings, again.id))
+    return _again(request, session, settings, job_id, "never")
 
 
 @router.post("/jobs/{job_id}/delete", response_model=Deleted)
@@ -141,8 +142,25 @@ def delete_job(
     try:
         deleted = delete(session, settings, job_id)
     except Refused as error:
-        if not wants_html(request) or isinstance(error, NotFound):
-            raise
-        view = job_view(session, settings, job_id, problem=error.sentence)
-        return answer(request, view, "jobs/show.html", status=error.status)
+        return _refused(request, session, settings, job_id, error)
     return done(request, "/jobs", deleted)
+
+
+def _again(
+    request: Request, session: Session, settings: Settings, job_id: str, resume: Resume
+) -> Response:
+    try:
+        again = retry(session, settings, job_id, resume)
+    except Refused as error:
+        return _refused(request, session, settings, job_id, error)
+    return created(request, f"/jobs/{again.id}", job_view(session, settings, again.id))
+
+
+def _refused(
+    request: Request, session: Session, settings: Settings, job_id: str, error: Refused
+) -> Response:
+    """A refusal on the job's own page, for a person and a job that is there."""
+    if not wants_html(request) or isinstance(error, NotFound):
+        raise error
+    view = job_view(session, settings, job_id, problem=error.sentence)
+    return answer(request, view, "jobs/show.html", status=error.status)

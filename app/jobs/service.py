@@ -1,4 +1,4 @@
-"""What can be done with jobs: submit, look at, cancel, retry, and find those that were lost.
+"""What can be done with jobs: submit, look at, cancel, and find those that were lost.
 
 Every change of state is one conditional UPDATE that must change exactly one row, so two
 processes that want the same job cannot both have it.
@@ -25,7 +25,7 @@ from app.errors import Conflict, NotFound, Refused
 from app.jobs import files
 from app.jobs.models import Job, JobEvent
 from app.jobs.queue import send
-from app.jobs.spec import JobSpec, Resume
+from app.jobs.spec import JobSpec
 from app.jobs.states import FINAL, HELD_BY_WORKER, JobKind, JobState, may_follow
 from app.liveness import process_is_alive, this_host
 from app.recipes import service as recipes
@@ -219,34 +219,6 @@ def cancel(session: Session, job_id: str) -> Job:
     raise Conflict(f"Job {job_id} is {job.state} already: there is nothing to cancel.")
 
 
-def retry(session: Session, settings: Settings, job_id: str, resume: Resume = "if_possible") -> Job:
-    """Start a job that ended without success again, as a job of its own.
-
-    By default it goes on after the last layer the ended one finished; with ``resume="required"``
-    it refuses to start where it cannot, with ``"never"`` it begins at the first layer.
-
-    Raises Conflict when the job has not ended, has succeeded, or, where ``resume`` is required,
-    has finished no layer.
-    """
-    job = get_job(session, job_id)
-    if JobState(job.state) not in FINAL or job.state == JobState.SUCCEEDED:
-        raise Conflict(f"Job {job_id} is {job.state}: only a job that ended early is retried.")
-    if resume == "required" and not finished_layers(job):
-        raise Conflict(f"Job {job_id} finished no layer: retry it from the start.")
-    again = compose_job(
-        session,
-        settings,
-        kind=JobKind(job.kind),
-        set_id=job.set_id,
-        model_id=job.model_id,
-        recipe=job.recipe,
-    )
-    again.retry_of = job.id
-    if resume != "never":
-        again.spec = {**again.spec, "resume": resume, "layers_from": str(layers_of(job))}
-    return submit(session, settings, again)
-
-
 def finished_layers(job: Job) -> int:
     """How many layers of an ended job are kept, so that a retry need not do them again."""
     # The first record is what comes before the layers.
@@ -268,6 +240,23 @@ def newest_unfinished(session: Session, set_id: str, kind: JobKind) -> Job | Non
         .where(
             Job.set_id == set_id,
             Job.kind == kind.value,
+            col(Job.state).not_in([state.value for state in FINAL]),
+        )
+        .order_by(col(Job.created_at).desc())
+    )
+    return session.exec(statement).first()
+
+
+def newest_twin(session: Session, job: Job) -> Job | None:
+    """The newest other job with the same set, model and recipe that has not ended."""
+    statement = (
+        select(Job)
+        .where(
+            Job.id != job.id,
+            Job.kind == job.kind,
+            Job.set_id == job.set_id,
+            Job.model_id == job.model_id,
+            Job.recipe == job.recipe,
             col(Job.state).not_in([state.value for state in FINAL]),
         )
         .order_by(col(Job.created_at).desc())

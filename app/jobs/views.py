@@ -14,6 +14,7 @@ from app.jobs import files, service
 from app.jobs.activity import Activity, activity_of
 from app.jobs.deletion import deletion_of
 from app.jobs.models import Job, JobEvent
+from app.jobs.retrying import unfinished_retry
 from app.jobs.spec import JobResult, LayerReport
 from app.jobs.states import FINAL, STEPS, JobKind, JobState, Step
 from app.jobs.wording import in_words
@@ -106,6 +107,8 @@ class NoticeView(BaseModel):
 class JobView(BaseModel):
     """One job: what state it is in, what it is doing, what it found. ``deletion`` is what deleting
     it would mean, None before it has ended; ``problem`` why something that was asked was refused.
+    ``again`` is the job that does its work again now, ``twin`` another one with the same set, model
+    and recipe that has not ended either; None where there is none.
     """
 
     job: JobRow
@@ -116,6 +119,8 @@ class JobView(BaseModel):
     jobs_before: int
     can_cancel: bool
     can_retry: bool
+    again: str | None
+    twin: str | None
     finished_layers: int
     has_coverage: bool
     has_errors: bool
@@ -172,6 +177,9 @@ def job_view(
     row = job_row(job, settings)
     notices = [_notice(event) for event in events if event.type == "notice"]
     directory = settings.jobs_dir / job.id
+    ended_early = row.is_final and row.state is not JobState.SUCCEEDED
+    again = unfinished_retry(session, job) if ended_early else None
+    twin = None if row.is_final else service.newest_twin(session, job)
     return JobView(
         job=row,
         steps=_steps(row, events),
@@ -180,7 +188,9 @@ def job_view(
         warnings=sum(notice.level == "warning" for notice in notices),
         jobs_before=_jobs_before(session, job) if row.state is JobState.QUEUED else 0,
         can_cancel=row.state in {JobState.QUEUED, JobState.STARTING, JobState.RUNNING},
-        can_retry=row.is_final and row.state is not JobState.SUCCEEDED,
+        can_retry=ended_early and again is None,
+        again=again.id if again else None,
+        twin=twin.id if twin else None,
         finished_layers=service.finished_layers(job),
         has_coverage=(directory / files.COVERAGE).is_file(),
         has_errors=(directory / files.LAYERS).is_file(),

@@ -22,6 +22,7 @@ from app.database import session_for
 from app.errors import CalibrantError, Conflict, NotFound, NotRemoved
 from app.jobs import deletion, service
 from app.jobs.models import Job, JobEvent
+from app.jobs.retrying import retry
 from app.settings import Settings
 from tests.app.conftest import Filled, client_of
 from tests.seed import queued_job, small_spec
@@ -56,9 +57,9 @@ def _layers(settings: Settings, job_id: str) -> None:
 
 
 def _retried(session: Session, settings: Settings, job_id: str) -> str:
-    """A retry of a job as ``service.retry`` composes it; no broker runs here to be sent to."""
+    """A retry of a job as ``retrying.retry`` composes it; no broker runs here to be sent to."""
     with pytest.raises(CalibrantError, match="does not answer"):
-        service.retry(session, settings, job_id)
+        retry(session, settings, job_id)
     [again] = session.exec(select(Job).where(Job.retry_of == job_id)).all()
     return again.id
 
