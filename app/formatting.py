@@ -17,11 +17,13 @@ def integer(value: float | None) -> str:
     return NOT_MEASURED if value is None else f"{round(value):,}"
 
 
-def signed(value: float | None) -> str:
-    """A difference as a whole number with its sign: ``+1,234``, ``−56``, ``0``."""
-    if value is None:
+def signed(value: float | None, decimals: int = 0) -> str:
+    """A difference to so many decimals with its sign: ``+1,234``, ``−56``, ``0``, ``+0.13``."""
+    if value is None or not math.isfinite(value):
         return NOT_MEASURED
-    return f"{round(value):+,}".replace("-", "−") if round(value) else "0"
+    if not round(value, decimals):
+        return fixed(0.0, decimals)
+    return f"{value:+,.{decimals}f}".replace("-", "−")
 
 
 def number(value: float | None, digits: int = 4) -> str:

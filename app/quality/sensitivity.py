@@ -22,6 +22,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from app.errors import Refused
+from app.formatting import counted
 from app.jobs.spec import LayerReport, ModuleReport
 from app.quality.measures import joint_error
 from app.recipes.packed_size import packed_bytes
@@ -107,6 +108,12 @@ class Proposal:
         """The predicted error that is left."""
         return self.steps[-1].error_left if self.steps else self.error_now
 
+    @property
+    def smallest(self) -> Step | None:
+        """Of the steps that can be the first, the one that adds least; None where there is none."""
+        firsts = (step for step in self.curve if step.bits_before == step.unit.group.bits)
+        return min(firsts, key=lambda step: step.bytes_added, default=None)
+
 
 def propose(
     recipe: Recipe,
@@ -122,8 +129,8 @@ def propose(
     """
     if budget < size_now:
         raise SensitivityRefused(
-            f"The budget is {budget / 1e9:,.3f} GB and the checkpoint has {size_now / 1e9:,.3f} "
-            "GB already: give a larger one. For a smaller checkpoint write a recipe of fewer bits."
+            f"The budget is {counted(budget, 'byte')} and the checkpoint has {size_now:,} already: "
+            "give a larger one. For a smaller checkpoint write a recipe of fewer bits."
         )
     outputs = _output_errors(layers)
     units = units_of(recipe, modules, outputs)

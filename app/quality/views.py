@@ -113,7 +113,8 @@ class StepRow(BaseModel):
 
 class SensitivityView(BaseModel):
     """What to keep in more bits under a budget in bytes. ``problem`` says why there is no
-    proposal; ``is_of_outputs`` whether layers' outputs were measured, or weights alone."""
+    proposal; ``is_of_outputs`` whether layers' outputs were measured, or weights alone. Where no
+    step fits, ``smallest`` is the one that needs the least, and ``least_budget`` what it needs."""
 
     job: JobRow
     budget: int | None = None
@@ -125,6 +126,8 @@ class SensitivityView(BaseModel):
     taken: int = 0
     steps: list[StepRow] = []
     total_steps: int = 0
+    smallest: str | None = None
+    least_budget: int | None = None
     recipe_name: str | None = None
     yaml: str | None = None
     problem: str | None = None
@@ -143,12 +146,14 @@ def sensitivity_view(
     if recipe is None or result.bytes_after is None or not modules:
         problem = "Not measured yet: a proposal needs a finished quantize job."
         return SensitivityView(job=row, problem=problem)
-    budget = budget or round(result.bytes_after * 1.1)
+    # As few digits as a person would type.
+    budget = budget or round(float(f"{result.bytes_after * 1.1:.4g}"))
     try:
         found = propose(recipe, modules, result.layers, result.bytes_after, budget)
     except Refused as error:
         size = result.bytes_after
         return SensitivityView(job=row, budget=budget, size_now=size, problem=error.sentence)
+    smallest = None if found.steps else found.smallest
     return SensitivityView(
         job=row,
         budget=budget,
@@ -160,6 +165,8 @@ def sensitivity_view(
         taken=len(found.steps),
         steps=_step_rows(found),
         total_steps=len(found.curve),
+        smallest=smallest.unit.name if smallest else None,
+        least_budget=found.size_now + smallest.bytes_added if smallest else None,
         recipe_name=f"{recipe.name}-mixed-{secrets.token_hex(2)}",
         yaml=dump_recipe(found.recipe),
     )

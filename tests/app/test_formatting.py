@@ -86,6 +86,14 @@ def test_signed(value: float | None, text: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("value", "text"), [(0.0, "0.00"), (0.004, "0.00"), (-0.004, "0.00"), (-0.13, "−0.13"),
+                        (1234.5, "+1,234.50"), (float("nan"), "not measured")],
+)  # fmt: skip
+def test_signed_to_decimals(value: float, text: str) -> None:
+    assert formatting.signed(value, 2) == text
+
+
+@pytest.mark.parametrize(
     ("column", "texts"),
     [
         ([0.01006, 0.009764, None], ["0.010060", "0.009764", "not measured"]),

@@ -170,6 +170,13 @@ def test_a_set_is_compared_with_its_held_out_rows(filled, html: dict, address: s
     assert filled.client.get(f"{address}/compare", headers=html).status_code == 200
 
 
+def test_a_difference_of_nothing_has_no_sign(filled, html: dict, address: str) -> None:
+    own = filled.seeded.jobs["succeeded"]
+    page = filled.client.get(f"{address}/compare?with={own}", headers=html).text
+    assert '<td class="n">0.00</td>' in page
+    assert "+0.00" not in page
+
+
 def test_a_comparison_with_nothing_is_not_found(filled, address: str) -> None:
     assert filled.client.get(f"{address}/compare?with=nothing").status_code == 404
 

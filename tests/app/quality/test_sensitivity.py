@@ -127,7 +127,7 @@ def test_without_outputs_weights_count_alone() -> None:
 def test_what_cannot_be_proposed_is_refused() -> None:
     modules = small()
     now = size_of(modules, LINEARS)
-    with pytest.raises(SensitivityRefused, match=r"has .* GB already"):
+    with pytest.raises(SensitivityRefused, match=rf"is {now - 1:,} bytes .* has {now:,} already"):
         propose(LINEARS, modules, [], now, now - 1)
     with pytest.raises(SensitivityRefused, match="nothing would be left"):
         propose(LINEARS, modules, [], now, 10**9)
@@ -158,6 +158,26 @@ def test_the_page_proposes_an_editable_recipe(filled, html: dict, address: str) 
     assert len(list(csv.DictReader(io.StringIO(text)))) == view["total_steps"]
     figure = filled.client.get(f"{address}/chart?budget_gb=0.0052").json()
     assert len(figure["data"][0]["x"]) == view["taken"] + 1
+
+
+def test_a_budget_below_the_smallest_step_says_what_that_needs(
+    filled, html: dict, address: str
+) -> None:
+    roomy = filled.client.get(f"{address}?budget_gb=1e-2").json()
+    assert (roomy["smallest"], roomy["least_budget"]) == (None, None)
+    firsts = [step for step in roomy["steps"] if step["bits_before"] == 4]
+    least = roomy["size_now"] + min(step["bytes_added"] for step in firsts)
+    narrow = f"{address}?budget_gb={(least - 1) / 1e9!r}"
+    view = filled.client.get(narrow).json()
+    assert (view["taken"], view["least_budget"]) == (0, least)
+    page = filled.client.get(narrow, headers=html).text
+    assert f"The smallest one, {view['smallest']}, needs" in page
+    link = re.search(r'href="(\?budget_gb=[^"]+)">propose with that', page)
+    assert link is not None
+    assert filled.client.get(address + link[1]).json()["taken"] == 1
+    again = re.search(r'name="budget_gb"\s+value="([^"]+)"', page)
+    assert again is not None
+    assert round(float(again[1]) * 1e9) == least - 1
 
 
 def test_budgets_that_mean_nothing(filled, html: dict, address: str) -> None:
