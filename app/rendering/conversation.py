@@ -138,18 +138,29 @@ def _agreement(text: str, other: str) -> int:
 
 def _found(text: str, messages: Sequence[Message]) -> Iterator[tuple[int, int] | None]:
     position = 0
-    for message in messages:
-        pieces = [message.get("reasoning_content"), message.get("content")]
+    for at, message in enumerate(messages):
         start = None
-        for piece in pieces:
-            words = piece.strip() if isinstance(piece, str) else ""
-            at = text.find(words, position) if words else -1
-            if at >= 0:
-                start = at if start is None else start
-                position = at + len(words)
+        thought, said = _trimmed(message, "reasoning_content"), _trimmed(message, "content")
+        place = text.find(thought, position) if thought else -1
+        # templates leave reasoning out of earlier turns: what has no words of this or the next
+        # turn after it is the reasoning of a later one
+        following = next(
+            (words for one in messages[at:] if (words := _trimmed(one, "content"))), ""
+        )
+        if place >= 0 and text.find(following, place + len(thought)) >= 0:
+            start, position = place, place + len(thought)
+        place = text.find(said, position) if said else -1
+        if place >= 0:
+            start = place if start is None else start
+            position = place + len(said)
         # calls stand after the words, in a form of the template's own
         is_whole = start is not None and not message.get("tool_calls")
         yield (start, position) if start is not None and is_whole else None
+
+
+def _trimmed(message: Message, field: str) -> str:
+    words = message.get(field)
+    return words.strip() if isinstance(words, str) else ""
 
 
 def _has_words(message: Message) -> bool:

@@ -172,6 +172,28 @@ def test_reasoning_goes_where_it_is_asked(
     assert row.text == text
 
 
+def test_reasoning_that_a_template_leaves_out_is_not_looked_for_in_a_later_turn(
+    tokenizer: ModelTokenizer,
+) -> None:
+    source = (
+        "{% for m in messages %}[{{ m.role }}]"
+        "{% if loop.last %}<think>{{ m.reasoning_content }}</think>{% endif %}{{ m.content }};"
+        "{% endfor %}"
+    )
+    answers = ["Rivers end in a sea.", "Stones do not end.", "Evenings end late."]
+    talk = [
+        message
+        for answer in answers
+        for message in (
+            {"role": "user", "content": "Where?"},
+            {"role": "assistant", "content": answer, "reasoning_content": "Okay."},
+        )
+    ]
+    row = one(tokenizer, source, talk, 512)
+    said = [words for role, words in words_by_turn(row) if role == "assistant"]
+    assert said == [*answers[:2], f"Okay.</think>{answers[2]}"]
+
+
 def test_lengths_are_those_of_the_rendered_rows(tokenizer: ModelTokenizer) -> None:
     picky = "{% if messages[0].role != 'user' %}{{ raise_exception('no') }}{% endif %}" + PLAIN
     renderer = Renderer(ChatTemplate(picky, {}), tokenizer)
