@@ -42,7 +42,7 @@ from app.audit.row_lengths import lengths_of
 from app.calibration.duplicates import groups, leaks, signatures, similarity
 from app.facets import Facet, label_of
 
-FORMAT = 2
+FORMAT = 3
 BATCH_ROWS = 256
 EXAMPLES = 5
 MOST_GROUPS = 500
@@ -53,10 +53,12 @@ MOST_CONFUSIONS = 200
 @dataclass(frozen=True)
 class HeldOut:
     """The held-out part: the id and the MinHash signature (uint32 ``[rows, PERMUTATIONS]``) of
-    every row."""
+    every row; ``calibration`` are the signatures of the set's rows in their order, of the words
+    that stand in the sources on both sides, whatever a template made of them."""
 
     row_ids: Sequence[str]
     signatures: NDArray[np.uint32]
+    calibration: NDArray[np.uint32]
 
 
 def audit(
@@ -210,7 +212,7 @@ class _Counted:
         tokens = sum(self.lengths)
         sketches = np.concatenate(self.sketches) if self.sketches else signatures([])
         same = self._duplicates(sketches)
-        leaking = leaks(sketches, held_out.signatures) if held_out else []
+        leaking = leaks(held_out.calibration, held_out.signatures) if held_out else []
         made = Audit(
             set_id=set_id,
             name=name,

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+from app.calibration.leakage import said_in
 from app.detection.content import Found
 from app.facets import Facet
 from app.prompts.named_languages import named_in
@@ -50,7 +51,8 @@ class AuditedTurn:
 @dataclass(frozen=True, slots=True)
 class AuditedRow:
     """A row of a built set. ``tokens`` are fed, ``full_tokens`` were there before the cut;
-    ``labels`` are those it was chosen by, ``named`` values a prompt was assigned."""
+    ``labels`` are those it was chosen by, ``named`` values a prompt was assigned; ``has_prompt``
+    whether one stands before it."""
 
     row_id: str
     source: str
@@ -60,6 +62,7 @@ class AuditedRow:
     turns: tuple[AuditedTurn, ...]
     labels: Mapping[Facet, str | None] = field(default_factory=dict)
     named: Mapping[Facet, str] = field(default_factory=dict)
+    has_prompt: bool = False
 
     @property
     def content(self) -> tuple[AuditedTurn, ...]:
@@ -68,8 +71,9 @@ class AuditedRow:
 
     @property
     def words(self) -> str:
-        """The content before the cut: duplicates are looked for in it."""
-        return "\n".join(turn.text for turn in self.content)
+        """What the row says before the cut: duplicates are looked for in it."""
+        turns = [(turn.role, turn.text) for turn in self.turns]
+        return said_in(turns, has_prompt=self.has_prompt)
 
     @property
     def content_tokens(self) -> int:

@@ -6,7 +6,8 @@ the set; one of another version of the audit is as if it were not there.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import json
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,10 @@ from pydantic import ValidationError
 from app.artifacts import new_file
 from app.audit.audit import FORMAT, HeldOut, audit
 from app.audit.report import Audit
-from app.audit.row import AuditedRow, AuditedTurn, content_turns
+from app.audit.row import AuditedRow, AuditedTurn
 from app.calibration import duplicates
 from app.calibration.built_set import BuiltSet
+from app.calibration.leakage import said_in
 from app.detection import content as detection
 from app.detection.cache import kept_detection
 from app.errors import CompositionRefused
@@ -34,7 +36,7 @@ Progress = Callable[[int, int], None]
 
 _COLUMNS = (
     "row_id", "source", "slice", *(facet.value for facet in Facet), "text", "input_ids",
-    "full_tokens", "named_facet", "named_value", "turns", "cut_start", "cut_end",
+    "full_tokens", "named_facet", "named_value", "prompt_tokens", "turns", "cut_start", "cut_end",
 )  # fmt: skip
 
 
@@ -98,6 +100,7 @@ def _audited_row(entry: Mapping[str, Any]) -> AuditedRow:
         turns=tuple(_turn(text, turn, *cut) for turn in entry["turns"]),
         labels={each: entry[each.value] for each in Facet},
         named={Facet(facet): entry["named_value"]} if facet else {},
+        has_prompt=entry["prompt_tokens"] > 0,
     )
 
 
@@ -119,8 +122,8 @@ def _asked_in_vain(built: BuiltSet) -> dict[Facet, list[str]]:
 
 
 def _held_out(built: BuiltSet, sources_dir: Path) -> HeldOut | None:
-    """The held-out rows of the sources a set was built of; None where those are not here any
-    more, or the set is of that part itself."""
+    """The held-out rows of the sources a set was built of, beside its own as they stand there;
+    None where those are not here any more, or the set is of that part itself."""
     if built.identity["spec"]["split"] != "calibration":
         return None
     revisions = {source["name"]: source["revision"] for source in built.identity["sources"]}
@@ -128,21 +131,32 @@ def _held_out(built: BuiltSet, sources_dir: Path) -> HeldOut | None:
         files = rows_files(revisions, sources_dir, revisions)
     except CompositionRefused:
         return None
-    row_ids: list[str] = []
+    row_ids: list[str] = built.table(["row_id"])["row_id"].to_pylist()
+    place = {row_id: at for at, row_id in enumerate(row_ids)}
+    asked: list[str] = []
+    taught = np.empty((len(row_ids), duplicates.PERMUTATIONS), dtype=np.uint32)
     sketches = [duplicates.signatures([])]
     for file in files:
         for batch in iterate_rows(file):
-            rows = [row for row in batch if row["split"] == "held_out"]
-            row_ids += [row["id"] for row in rows]
-            sketches.append(duplicates.signatures(_words(messages_of(row)) for row in rows))
-    return HeldOut(row_ids, np.concatenate(sketches))
+            held = [row for row in batch if row["split"] == "held_out"]
+            asked += [row["id"] for row in held]
+            sketches.append(duplicates.signatures(map(_said, held)))
+            own = [row for row in batch if row["id"] in place]
+            taught[[place[row["id"]] for row in own]] = duplicates.signatures(map(_said, own))
+    return HeldOut(asked, np.concatenate(sketches), taught)
 
 
-def _words(messages: Sequence[Mapping[str, Any]]) -> str:
-    """What a conversation is there for, as text."""
-    said = [message for message in messages if isinstance(message.get("content"), str)]
-    content = content_turns(said, lambda message: str(message.get("role")))
-    return "\n".join(message["content"] for message in content)
+def _said(row: Mapping[str, Any]) -> str:
+    """What a row of a source says."""
+    return said_in([(str(each.get("role")), _words(each)) for each in messages_of(row)])
+
+
+def _words(message: Mapping[str, Any]) -> str:
+    """The words of a message, its reasoning before them and its calls after them."""
+    pieces = [message.get("reasoning_content"), message.get("content")]
+    if calls := message.get("tool_calls"):
+        pieces.append(json.dumps(calls, ensure_ascii=False, sort_keys=True))
+    return "\n".join(piece for piece in pieces if isinstance(piece, str) and piece)
 
 
 def _told(

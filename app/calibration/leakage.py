@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -10,6 +10,20 @@ import pyarrow.parquet as pq
 from app.calibration import duplicates
 from app.calibration.built_set import MANIFEST, ROWS
 from app.errors import CompositionRefused
+
+# Shorter words of an assistant ("Yes.", a refusal, one call of a tool) answer many questions.
+TELLING = 200
+
+
+def said_in(turns: Sequence[tuple[str, str]], *, has_prompt: bool = False) -> str:
+    """What a row says, of the role and the words of its turns: the assistant's words, since many
+    rows share a system prompt or a request; where these are short, or there are none, all but
+    the system's. Not so where a prompt (``has_prompt``) stands in the user's turn, which many
+    rows share too."""
+    answers = [words for role, words in turns if role == "assistant"]
+    if answers and (has_prompt or sum(map(len, answers)) >= TELLING):
+        return "\n".join(answers)
+    return "\n".join(words for role, words in turns if role != "system")
 
 
 def refuse_leaks(calibration: Path, held_out: Path) -> None:
@@ -42,14 +56,14 @@ def _keeps_turns(place: Path) -> bool:
 
 
 def _words(directory: Path) -> Iterator[tuple[str, str]]:
-    """Each row's id and the assistant's words, the whole text of a row that has none: what many
-    rows share, as a system prompt, is no leak."""
+    """Each row's id and what it says, the whole text of a row without turns."""
+    columns = ["row_id", "text", "turns", "prompt_tokens"]
     with pq.ParquetFile(directory / ROWS) as parquet:
-        for batch in parquet.iter_batches(256, columns=["row_id", "text", "turns"]):
+        for batch in parquet.iter_batches(256, columns=columns):
             for row in batch.to_pylist():
-                spoken = [
-                    row["text"][turn["start"] : turn["end"]]
+                turns = [
+                    (turn["role"], row["text"][turn["start"] : turn["end"]])
                     for turn in row["turns"]
-                    if turn["role"] == "assistant"
                 ]
-                yield row["row_id"], "\n".join(spoken) or row["text"]
+                said = said_in(turns, has_prompt=row["prompt_tokens"] > 0)
+                yield row["row_id"], said or row["text"]

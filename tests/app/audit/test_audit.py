@@ -75,8 +75,9 @@ def test_prompts_that_repeat_and_the_template_are_boilerplate(seedlike: Audit) -
 
 def test_a_sound_set_is_called_sound() -> None:
     rows = [row for row in read_rows(["permissive"]) if row["spoken_language"]][:60]
-    held_out = HeldOut([], signatures([]))
-    report = audit([corpus_row(row) for row in rows], detect, held_out=held_out)
+    set_rows = [corpus_row(row) for row in rows]
+    held_out = HeldOut([], signatures([]), signatures(row.words for row in set_rows))
+    report = audit(set_rows, detect, held_out=held_out)
     assert report.findings == []
     assert report.verdict == "The set is what it says."
 
@@ -113,8 +114,10 @@ def test_duplicates_and_leaks_are_named_with_their_rows() -> None:
     rows = load_rows()[:40]
     again = corpus_row(rows[3], row_id="again")
     said = signatures([rows[5]["text"] + " Indeed.", "something else entirely, of no row here"])
-    held_out = HeldOut(["held-5", "held-x"], said)
-    report = audit([*map(corpus_row, rows), again], detect, held_out=held_out)
+    set_rows = [*map(corpus_row, rows), again]
+    taught = signatures(row.words for row in set_rows)
+    held_out = HeldOut(["held-5", "held-x"], said, taught)
+    report = audit(set_rows, detect, held_out=held_out)
     (group,) = report.duplicates
     assert (group.rows, group.similarities) == ([rows[3]["id"], "again"], [1.0, 1.0])
     (leak,) = report.leaks

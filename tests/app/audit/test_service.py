@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,8 @@ from app.facets import Facet
 from app.sources.entry import SourceEntry, UploadOrigin
 from app.sources.store import Row, write_revision
 from tests.app.audit.seedlike import ASKED_CODE, ASKED_SPOKEN, seedlike_rows
+from tests.app.calibration.essays import QUESTION, essays, quiz, spec_over
+from tests.app.calibration.essays import write_source as write_fetched
 
 
 def write_source(sources_dir: Path, name: str, conversations: list[list[dict]], **tags) -> None:
@@ -124,6 +127,35 @@ def test_the_starter_corpus_is_what_it_says(places: dict[str, Path], tmp_path: P
     assert not any(finding.severity == "error" for finding in report.findings)
 
 
+def test_short_answers_that_many_questions_have_are_no_duplicates(
+    places: dict[str, Path], tmp_path: Path
+) -> None:
+    write_fetched(tmp_path / "sources", "quiz", quiz(60))
+    report = audited(build_set(spec_over("quiz"), **places), tmp_path)
+    assert report.held_out_rows
+    assert (report.duplicate_rows, report.leaks) == (0, [])
+
+
+def test_a_leak_is_found_by_the_words_of_reasoning_and_calls_too(
+    places: dict[str, Path], tmp_path: Path
+) -> None:
+    def talks(change: Callable[[str], str]) -> Iterator[list[dict]]:
+        for _, answer in essays(40):
+            words = change(answer["content"])
+            call = {"type": "function", "function": {"name": "write", "arguments": {"it": words}}}
+            thought = {"role": "assistant", "content": "", "reasoning_content": words[::-1]}
+            yield [QUESTION, thought | {"tool_calls": [call]}]
+
+    said = [*talks(str), *talks(str.upper)]
+    rows = [Row(number, talk, str(talk)) for number, talk in enumerate(said, start=1)]
+    entry = SourceEntry(name="calls", origin=UploadOrigin(file="c.jsonl", sha256="0" * 64))
+    write_revision(entry, "0" * 64, rows, tmp_path / "sources")
+    spec = spec_over("calls", max_length=1024, reasoning="inline")
+    report = audited(build_set(spec, **places), tmp_path)
+    # the double of each held-out row is in the set
+    assert report.held_out_rows == len({leak.held_out for leak in report.leaks}) == 11
+
+
 def test_rows_hold_what_the_cut_left_of_each_turn(places: dict[str, Path]) -> None:
     for truncation in ("tail", "head", "middle"):
         spec = SetSpec(
@@ -140,7 +172,7 @@ def test_rows_hold_what_the_cut_left_of_each_turn(places: dict[str, Path]) -> No
             assert row.tokens == len(entry["input_ids"])
             assert sum(turn.tokens for turn in row.turns) <= row.tokens
             assert row.content_tokens == entry["fed_tokens"]
-            assert row.words in entry["text"]
+            assert all(turn.text in entry["text"] for turn in row.turns)
             if row.full_tokens > row.tokens:
                 lost = sum(len(turn.text) - turn.left for turn in row.turns)
                 assert 0 < lost <= entry["cut_end"] - entry["cut_start"]

@@ -42,6 +42,18 @@ def essays(count: int) -> list[list[dict[str, str]]]:
     return [talk(" ".join(chance.choices(WORDS, k=60))) for _ in range(count)]
 
 
+def quiz(count: int) -> list[list[dict[str, str]]]:
+    """Questions of 40 words at random, each answered in one word."""
+    chance = random.Random(3)
+    return [
+        [
+            {"role": "user", "content": " ".join(chance.choices(WORDS, k=40)) + "?"},
+            {"role": "assistant", "content": chance.choice(["Yes.", "No."])},
+        ]
+        for _ in range(count)
+    ]
+
+
 def spec_over(name: str, **changes: object) -> SetSpec:
     """A composition of every row of a source."""
     document = {
