@@ -40,7 +40,9 @@ class FeedingRow:
 @dataclass(frozen=True)
 class Companion:
     """An expert of the same layer: ``tokens`` routed to both, ``share`` of this expert's tokens,
-    ``lift`` that share over the companion's share of all the layer's tokens (1: by chance)."""
+    ``lift`` that share over the one by chance: what it were if the token's other top-k - 1 experts
+    were drawn from the layer's others in proportion to their loads. Over all others, each weighted
+    by its load, lifts have the mean 1."""
 
     expert: int
     tokens: int
@@ -122,13 +124,13 @@ def companions(profile: Profile, layer: int, expert: int, top: int) -> list[Comp
         return None
     both = profile.together[place, expert].astype(np.int64)
     loads = np.diagonal(profile.together[place]).astype(np.int64)
-    own, layer_tokens = int(both[expert]), int(loads.sum()) // max(1, profile.top_k)
+    own, others = int(both[expert]), int(loads.sum() - loads[expert])
     both[expert] = 0
     found = []
     for other in np.argsort(-both, kind="stable")[:top]:
         if both[other]:
             share = int(both[other]) / own
-            by_chance = int(loads[other]) / max(1, layer_tokens)
+            by_chance = (profile.top_k - 1) * int(loads[other]) / others
             found.append(Companion(int(other), int(both[other]), share, share / by_chance))
     return found
 

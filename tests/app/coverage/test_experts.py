@@ -53,9 +53,18 @@ def test_experts_chosen_for_the_same_tokens() -> None:
     profile = dataclasses.replace(small(), together=np.array([both, both], dtype=np.uint32))
     first, second = companions(profile, 1, 0, top=5) or []
     assert (first.expert, first.tokens, first.share) == (1, 2, 2 / 3)
-    assert first.lift == pytest.approx((2 / 3) / (2 / 4))
-    assert (second.expert, second.lift) == (2, pytest.approx((1 / 3) / (2 / 4)))
+    # one more expert a token, and of the five tokens of the others two are 1's and two are 2's
+    assert first.lift == pytest.approx((2 / 3) / (2 / 5))
+    assert (second.expert, second.lift) == (2, pytest.approx((1 / 3) / (2 / 5)))
     assert companions(small(), 1, 0, top=5) is None
+
+
+def test_experts_that_meet_by_chance_alone_have_a_lift_of_one() -> None:
+    # every pair of four experts once: six tokens, three an expert
+    both = np.ones((4, 4), dtype=np.uint32) + 2 * np.eye(4, dtype=np.uint32)
+    profile = dataclasses.replace(small(), together=np.array([both, both]))
+    found = companions(profile, 1, 0, top=5) or []
+    assert [(one.expert, one.lift) for one in found] == [(1, 1.0), (2, 1.0), (3, 1.0)]
 
 
 def test_profiles_of_different_models_are_refused() -> None:
