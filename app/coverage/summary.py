@@ -85,7 +85,8 @@ def floors(counts: Counts, floor: Floor) -> NDArray[np.int64]:
     """Tokens every expert of each layer should have at least, [layers]."""
     if not counts.size:
         return np.zeros(len(counts), dtype=np.int64)
-    of_mean = np.ceil(counts.mean(axis=1) * floor.min_share).astype(np.int64)
+    # 0.28 × 2,425 is 679.0000000000001 in floating point, and 679 tokens are not less than that.
+    of_mean = np.ceil(np.round(counts.mean(axis=1) * floor.min_share, 6)).astype(np.int64)
     return cast("Counts", np.maximum(of_mean, floor.min_tokens))
 
 
@@ -153,7 +154,8 @@ def concerns(profile: Profile, floor: Floor = DEFAULT_FLOOR) -> list[str]:
     if poor > unreached:
         said.append(
             f"{_experts_are(poor - unreached, 'more ' if unreached else '')} starved: fewer than "
-            f"{floor.min_tokens:,} tokens, or less than {floor.min_share:.0%} of the layer's mean. "
+            f"{counted(floor.min_tokens, 'token')}, or less than {100 * floor.min_share:g} % of the "
+            "layer's mean. "
             f"{tokens_missing(profile, floor):,} routed tokens are missing in all."
         )
     for column in FEEDING_COLUMNS:

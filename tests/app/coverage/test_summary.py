@@ -19,6 +19,7 @@ from app.coverage.summary import (
     expert_columns,
     experts_reached,
     feeders,
+    floors,
     gini,
     ranks,
     shares,
@@ -104,11 +105,23 @@ def test_concerns_count_what_they_name() -> None:
     said = concerns(small(), Floor(min_tokens=6, min_share=0))
     assert said[:2] == [
         "2 experts are reached by no token of the set: layer 3: 2, 3.",
-        "1 more expert is starved: fewer than 6 tokens, or less than 0% of the layer's mean. "
+        "1 more expert is starved: fewer than 6 tokens, or less than 0 % of the layer's mean. "
         "13 routed tokens are missing in all.",
     ]
     fed = dataclasses.replace(small(), counts=small().counts + 1)
     assert concerns(fed, Floor(min_tokens=6, min_share=0))[0].startswith("2 experts are starved")
+
+
+def test_an_expert_with_exactly_its_share_is_not_starved() -> None:
+    # 28 % of 2,425 are 679 tokens, which floating point makes 679.0000000000001
+    load = np.array([[679, 9_021, 0, 0]])
+    assert floors(load, Floor(min_tokens=0, min_share=0.28)).tolist() == [679]
+    assert floors(load, Floor(min_tokens=0, min_share=0.2801)).tolist() == [680]
+
+
+def test_a_floor_is_said_as_it_was_set() -> None:
+    said = concerns(small(), Floor(min_tokens=6, min_share=0.005))
+    assert "less than 0.5 % of the layer's mean" in said[1]
 
 
 def test_the_document_has_the_keys_scripts_read() -> None:
