@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from pydantic import BaseModel, Field
@@ -49,7 +49,8 @@ class ModelSummary(BaseModel):
     ``parameters`` is exact, from the shapes. ``experts`` and ``top_k`` are for each of the
     ``moe_layers``; all three are 0 and ``router`` is None for a dense model. ``dtypes`` counts
     parameters by type. ``fingerprint`` changes when the configuration, a name, a shape or a type
-    does. ``weight_shapes`` has rows and columns by module name; it is not part of the JSON.
+    does. ``weight_shapes`` has rows and columns by module name, ``weight_bytes`` what a number of
+    each takes in the files, with the factors of its blocks; they are not part of the JSON.
     """
 
     name: str
@@ -77,6 +78,7 @@ class ModelSummary(BaseModel):
     warnings: list[str]
     fingerprint: str
     weight_shapes: dict[str, tuple[int, int]] = Field(default={}, exclude=True, repr=False)
+    weight_bytes: dict[str, float] = Field(default={}, exclude=True, repr=False)
 
 
 def describe(path: Path) -> ModelSummary:
@@ -125,6 +127,7 @@ def describe(path: Path) -> ModelSummary:
         ],
         fingerprint=_fingerprint(path, weights),
         weight_shapes=dict(_weight_shapes(weights.tensors.values(), hidden or 0)),
+        weight_bytes=dict(_weight_bytes(weights.tensors, hidden or 0)),
     )
 
 
@@ -196,6 +199,15 @@ def _weight_shapes(tensors: Iterable[Tensor], hidden: int) -> Iterator[tuple[str
         fused = FUSED.search(tensor.name)
         if fused is not None and len(tensor.shape) == 3:
             yield from _unfused(tensor, fused, hidden)
+
+
+def _weight_bytes(tensors: Mapping[str, Tensor], hidden: int) -> Iterator[tuple[str, float]]:
+    """What a number of each matrix takes in the files; blocks of float8 have factors beside."""
+    for tensor in tensors.values():
+        factors = tensors.get(f"{tensor.name}_scale_inv")
+        size = tensor.size_bytes + (factors.size_bytes if factors else 0)
+        for module, _ in _weight_shapes([tensor], hidden):
+            yield module, size / max(1, tensor.elements)
 
 
 def _unfused(

@@ -23,11 +23,13 @@ PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 
 @dataclass(frozen=True)
 class Tensor:
-    """One tensor as its header gives it. ``dtype`` as safetensors writes it: ``BF16``, ``F32``."""
+    """One tensor as its header gives it. ``dtype`` as safetensors writes it: ``BF16``, ``F32``;
+    ``size_bytes`` is what its values take in the file."""
 
     name: str
     dtype: str
     shape: tuple[int, ...]
+    size_bytes: int
 
     @property
     def elements(self) -> int:
@@ -111,11 +113,13 @@ def _tensors(file: Path, header: bytes) -> Iterator[Tensor]:
         entries: dict[str, Any] = json.loads(header)
         entries.pop("__metadata__", None)
         for name, entry in entries.items():
-            if entry["data_offsets"][1] > data_bytes:
+            begin, end = entry["data_offsets"]
+            if end > data_bytes:
                 raise ModelRefused(
-                    f"{file} is cut short: {name} ends {entry['data_offsets'][1] - data_bytes:,} "
+                    f"{file} is cut short: {name} ends {end - data_bytes:,} "
                     "bytes after its end. Download it again."
                 )
-            yield Tensor(name, str(entry["dtype"]), tuple(int(size) for size in entry["shape"]))
+            shape = tuple(int(size) for size in entry["shape"])
+            yield Tensor(name, str(entry["dtype"]), shape, end - begin)
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
         raise ModelRefused(f"{file} has a damaged header: {error!r}.") from error

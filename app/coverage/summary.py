@@ -154,8 +154,8 @@ def concerns(profile: Profile, floor: Floor = DEFAULT_FLOOR) -> list[str]:
     if poor > unreached:
         said.append(
             f"{_experts_are(poor - unreached, 'more ' if unreached else '')} starved: fewer than "
-            f"{counted(floor.min_tokens, 'token')}, or less than {100 * floor.min_share:g} % of the "
-            "layer's mean. "
+            f"{counted(floor.min_tokens, 'token')}, or less than {100 * floor.min_share:g} % of "
+            "the layer's mean. "
             f"{tokens_missing(profile, floor):,} routed tokens are missing in all."
         )
     for column in FEEDING_COLUMNS:

@@ -3,10 +3,11 @@
 What is measured: the relative error of every quantized weight, and the error of every decoder
 layer's output. What is predicted: a layer's output error is divided among its weights in proportion
 to their relative errors (noise of independent roundings adds up); 8 bits leave the share
-((2^b - 1) / (2^8 - 1))² of the noise of b bits, because the step is that much smaller; BF16 leaves
-none. Sizes are exact. Weights are taken greedily by error removed for each byte added, which is
-the continuous knapsack's best order (Dantzig 1957); the last one that does not fit is passed over
-for smaller ones.
+((2^b - 1) / (2^8 - 1))² of the noise of b bits, because the step is that much smaller; weights left
+as they came have none. Sizes are exact, from shapes and from the types in the source's files: left
+as it came, a weight takes two bytes in BF16, four in float32 and one in float8. Weights are taken
+greedily by error removed for each byte added, which is the continuous knapsack's best order
+(Dantzig 1957); the last one that does not fit is passed over for smaller ones.
 
 Weights are moved together where serving engines fuse them into one matrix and refuse different
 schemes in it: the routed experts of a layer, q, k and v, gate and up. That is why a down projection
@@ -25,11 +26,13 @@ from app.errors import Refused
 from app.formatting import counted
 from app.jobs.spec import LayerReport, ModuleReport
 from app.quality.measures import joint_error
-from app.recipes.packed_size import packed_bytes
+from app.recipes.packed_size import packed_bytes, scale_bytes_of
 from app.recipes.schema import Group, Recipe
 
+# Stands for weights left as they came, whatever their type.
 PLAIN_BITS = 16
 MORE_BITS = 8
+HALF_BYTES = 2.0
 # Read in one matrix by vLLM and SGLang (packed_modules_mapping, fused experts).
 FUSED = (
     (re.compile(r"^(.*\.experts)\.\d+\.(gate_proj|up_proj|down_proj|w1|w2|w3)$"),
@@ -121,9 +124,11 @@ def propose(
     layers: Sequence[LayerReport],
     size_now: int,
     budget: int,
+    stored: Mapping[str, float],
 ) -> Proposal:
     """More bits where they remove most error a byte, until a checkpoint of ``size_now`` bytes
-    would be larger than ``budget``.
+    would be larger than ``budget``. ``stored`` is the bytes a number of each module takes in the
+    source, two for those it does not name.
 
     Raises SensitivityRefused when the job kept no shapes, or the budget is below its size.
     """
@@ -133,7 +138,7 @@ def propose(
             "give a larger one. For a smaller checkpoint write a recipe of fewer bits."
         )
     outputs = _output_errors(layers)
-    units = units_of(recipe, modules, outputs)
+    units = units_of(recipe, modules, outputs, stored)
     steps, bits = _greedy(units, size_now, budget)
     curve, _ = _greedy(units, size_now, None)
     return Proposal(
@@ -148,10 +153,14 @@ def propose(
 
 
 def units_of(
-    recipe: Recipe, modules: Sequence[ModuleReport], outputs: Mapping[int, float]
+    recipe: Recipe,
+    modules: Sequence[ModuleReport],
+    outputs: Mapping[int, float],
+    stored: Mapping[str, float],
 ) -> list[Unit]:
     """The weights a recipe quantizes, by layer and by what is served together. ``outputs`` are the
-    layers' measured output errors; without them a unit's error is that of its weights."""
+    layers' measured output errors; without them a unit's error is that of its weights. ``stored``
+    as for :func:`propose`."""
     members: dict[tuple[str, int, str], list[ModuleReport]] = defaultdict(list)
     for module in modules:
         if module.rows is None or module.columns is None:
@@ -170,7 +179,7 @@ def units_of(
         group = _group_of(recipe, reports[0].module)
         share = errors[key] / sums[layer] if sums[layer] else 0.0
         error = outputs[layer] * share if outputs else errors[key]
-        sizes = _sizes(reports, group)
+        sizes = _sizes(reports, group, stored)
         found.append(Unit(prefix, layer, kind, group, len(reports), errors[key], error, sizes))
     return found
 
@@ -213,13 +222,26 @@ def _group_of(recipe: Recipe, module: str) -> Group:
     raise SensitivityRefused(f"No group of the recipe {recipe.name} matches {module}.")
 
 
-def _sizes(reports: Sequence[ModuleReport], group: Group) -> dict[int, int]:
-    shapes = [(report.rows or 0, report.columns or 0) for report in reports]
-    sizes = {group.bits: sum(packed_bytes(*shape, group) for shape in shapes)}
+def _sizes(
+    reports: Sequence[ModuleReport], group: Group, stored: Mapping[str, float]
+) -> dict[int, int]:
+    """Bytes by bits; without 8 bits where the weights as they came are no larger."""
+    weights = [
+        (one.rows or 0, one.columns or 0, stored.get(one.module, HALF_BYTES)) for one in reports
+    ]
+    plain = round(sum(rows * columns * each for rows, columns, each in weights))
+
+    def packed(how: Group) -> int:
+        return sum(
+            packed_bytes(rows, columns, how, scale_bytes_of(each))
+            for rows, columns, each in weights
+        )
+
+    sizes = {group.bits: packed(group), PLAIN_BITS: plain}
     if group.bits < MORE_BITS and group.type == "int":
-        larger = group.model_copy(update={"bits": MORE_BITS})
-        sizes[MORE_BITS] = sum(packed_bytes(*shape, larger) for shape in shapes)
-    sizes[PLAIN_BITS] = sum(2 * rows * columns for rows, columns in shapes)
+        larger = packed(group.model_copy(update={"bits": MORE_BITS}))
+        if larger < plain:
+            sizes[MORE_BITS] = larger
     return sizes
 
 
@@ -258,7 +280,7 @@ def _next(at: int, unit: Unit, bits: int) -> tuple[float, int, int] | None:
 
 def _recipe(recipe: Recipe, units: Sequence[Unit], bits: Mapping[Unit, int]) -> Recipe:
     """The recipe with its groups narrowed to what keeps their bits, and a group of 8 bits beside
-    each that gives some up; what goes to BF16 is in no group."""
+    each that gives some up; what is left as it came is in no group."""
     groups = []
     for group in recipe.groups:
         own = [unit for unit in units if unit.group == group]
@@ -273,7 +295,7 @@ def _recipe(recipe: Recipe, units: Sequence[Unit], bits: Mapping[Unit, int]) -> 
             groups.append(group.model_copy(update=changed))
     if not groups:
         raise SensitivityRefused(
-            "The budget has room for every weight in BF16: nothing would be left to quantize."
+            "The budget has room for every weight as it came: nothing would be left to quantize."
         )
     return recipe.model_copy(
         update={

@@ -11,6 +11,7 @@ from urllib.parse import urlencode
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from sqlmodel import Session
 
+from app.base_models.service import get_model
 from app.errors import Refused
 from app.jobs import service
 from app.jobs.spec import Evaluation, JobResult, JobSpec, LayerReport, ModuleReport
@@ -23,6 +24,7 @@ from app.quality.service import gates_set_at, get_gates
 from app.quality.sorted_tables import SortedQuery, SortedTable
 from app.quality.tables import Name, sorted_table
 from app.recipes.files import dump_recipe
+from app.recipes.service import weights_of
 from app.settings import Settings
 
 PAGE_ROWS = 30
@@ -149,7 +151,9 @@ def sensitivity_view(
     # As few digits as a person would type.
     budget = budget or round(float(f"{result.bytes_after * 1.1:.4g}"))
     try:
-        found = propose(recipe, modules, result.layers, result.bytes_after, budget)
+        model = get_model(session, job.model_id)
+        stored = weights_of(model.path, model.fingerprint, model.name).bytes_each
+        found = propose(recipe, modules, result.layers, result.bytes_after, budget, stored)
     except Refused as error:
         size = result.bytes_after
         return SensitivityView(job=row, budget=budget, size_now=size, problem=error.sentence)

@@ -17,7 +17,7 @@ from pydantic import BaseModel
 from app.errors import RecipeRefused
 from app.recipes.files import dump_recipe, parse_recipe
 from app.recipes.migration import Note
-from app.recipes.packed_size import packed_bytes
+from app.recipes.packed_size import packed_bytes, scale_bytes_of
 from app.recipes.schema import Group, Recipe
 
 GROUP_SIZES = (16, 32, 64, 128, 256, 512, 1024)
@@ -30,12 +30,12 @@ SHOWN_KINDS = 8
 class Weights:
     """The matrices of a model a recipe may speak of: rows and columns by module name, as they are
     named after linearization. ``fused`` names those that have no tensor of their own;
-    ``bytes_each`` is what a number takes in the source, ``size_bytes`` all of it."""
+    ``bytes_each`` is what a number of each takes in the source, ``size_bytes`` all of it."""
 
     name: str
     shapes: Mapping[str, tuple[int, int]]
     fused: frozenset[str]
-    bytes_each: float
+    bytes_each: Mapping[str, float]
     size_bytes: int
 
 
@@ -182,10 +182,10 @@ def _measure(chosen: Mapping[str, Group], weights: Weights, told: Lint) -> None:
     told.quantized, told.weights = len(chosen), len(weights.shapes)
     left = Counter(NUMBER.sub(".*", name) for name in weights.shapes if name not in chosen)
     told.left_alone = dict(left.most_common(SHOWN_KINDS))
-    replaced = packed = 0
+    replaced, packed = 0.0, 0
     for name, group in chosen.items():
-        rows, columns = weights.shapes[name]
-        replaced += rows * columns
-        packed += packed_bytes(rows, columns, group)
+        (rows, columns), each = weights.shapes[name], weights.bytes_each[name]
+        replaced += rows * columns * each
+        packed += packed_bytes(rows, columns, group, scale_bytes_of(each))
     told.bytes_before = weights.size_bytes
-    told.bytes_after = round(weights.size_bytes - replaced * weights.bytes_each) + packed
+    told.bytes_after = round(weights.size_bytes - replaced) + packed

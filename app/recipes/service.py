@@ -122,16 +122,15 @@ def weights_of(path: str, _fingerprint: str, name: str) -> Weights:
     """
     summary = describe(Path(path))
     routers = _routers(summary)
-    shapes, fused = {}, set()
+    shapes, stored_bytes, fused = {}, {}, set()
     for stored, shape in summary.weight_shapes.items():
         module = linearized_name(stored)
         if stored in routers or "embed" in module:
             continue
-        shapes[module] = shape
+        shapes[module], stored_bytes[module] = shape, summary.weight_bytes[stored]
         if summary.fused_experts and ".experts." in module:
             fused.add(module)
-    each = summary.size_bytes / max(1, summary.parameters)
-    return Weights(name, shapes, frozenset(fused), each, summary.size_bytes)
+    return Weights(name, shapes, frozenset(fused), stored_bytes, summary.size_bytes)
 
 
 def _routers(summary: ModelSummary) -> set[str]:

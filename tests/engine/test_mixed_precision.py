@@ -23,7 +23,7 @@ def test_a_proposal_is_quantized_and_every_name_is_of_one_group(
     modules = json.loads((job.spec.directory / "modules.json").read_text(encoding="utf-8"))
     parsed = [ModuleReport.model_validate(module) for module in modules]
     one_layer = sum((m.rows or 0) * (m.columns or 0) for m in parsed) // 4
-    found = propose(recipe, parsed, job.result.layers, now, now + one_layer + 1000)
+    found = propose(recipe, parsed, job.result.layers, now, now + one_layer + 1000, {})
     assert [step.bits_after for step in found.steps] == [8]
     mixed = run_job(
         JobSpec(

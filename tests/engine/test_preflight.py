@@ -7,14 +7,19 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 from app.errors import DiskFull, ModelRefused, OutOfMemory
 from app.recipes.schema import ATTENTION, EXPERTS, LINEARS, PRESETS, Group, Recipe
 from tests.engine import tiny_models
+from tests.engine.checkpoints import quantized
 from tests.engine.conftest import Job
 from tests.engine.test_mappings import mappings_of
 from workers.engine import preflight as preflight_module
 from workers.engine.device import Room
+from workers.engine.export import export
+from workers.engine.fp8_blocks import Fp8Blocks
 from workers.engine.loading import linearize, load_model
 from workers.engine.preflight import meta_model, preflight, refuse_too_large
 from workers.engine.quantization import plan_of
@@ -56,6 +61,48 @@ def test_the_checkpoints_size_is_foretold(job: Job, recipe: Recipe) -> None:
     assert found.tokens == job.result.set_tokens
     assert 0 < found.seconds < 60
     assert 0 < found.disk_bytes < found.ram_bytes
+
+
+def in_blocks(directory: Path) -> Path:
+    blocks = Fp8Blocks(rows=16, columns=16, dynamic_activations=True)
+    return tiny_models.in_fp8_blocks(directory, blocks)
+
+
+def with_a_stranger(directory: Path) -> Path:
+    """A source with a tensor of a layer that no model loads."""
+    file = directory / "model.safetensors"
+    stranger = {"model.layers.2.mtp.weight": torch.zeros(64, 64)}
+    save_file({**load_file(file), **stranger}, file, metadata={"format": "pt"})
+    return directory
+
+
+@pytest.mark.parametrize(
+    ("changes", "dtype", "prepared"),
+    [
+        ({"tie_word_embeddings": True}, torch.bfloat16, None),
+        ({}, torch.float32, None),
+        ({}, torch.bfloat16, in_blocks),
+        ({}, torch.bfloat16, with_a_stranger),
+    ],
+    ids=["tied embeddings", "float32", "FP8 blocks", "a tensor no model loads"],
+)
+def test_the_checkpoints_size_is_that_of_unusual_sources(
+    tmp_path: Path,
+    changes: dict[str, object],
+    dtype: torch.dtype,
+    prepared: Callable[[Path], Path] | None,
+) -> None:
+    model = tiny_models.tiny_model(tiny_models.minimax_m2(**changes), dtype)
+    source = tiny_models.save(model, tmp_path / "source")
+    source = prepared(source) if prepared else source
+    recipe = recipe_for(EXPERTS, symmetric=False).model_copy(update={"grid": 3})
+    found = preflight(source, recipe)
+    linear, done = quantized(source, recipe)
+    checkpoint = export(linear, done, source, "s", tmp_path / "checkpoint").directory
+    written = sum(tensor.size_bytes for tensor in Shards(checkpoint).tensors.values())
+    assert found.checkpoint_bytes == written
+    packed = sum(t.nbytes for one in done.packed.values() for t in one.tensors.values())
+    assert found.disk_bytes == written + packed
 
 
 def test_patterns_are_counted_one_by_one(saved: Callable[[str], Path]) -> None:

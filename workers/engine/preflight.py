@@ -42,7 +42,16 @@ from workers.engine.loading import (
 from workers.engine.measurement import measure
 from workers.engine.quantization import Plan, plan_of
 from workers.engine.reloading import why_not_reloaded
-from workers.engine.resources import disk_of, ram_of, sizes_of, vram_of, work_of
+from workers.engine.resources import (
+    Sizes,
+    disk_of,
+    ram_of,
+    sizes_of,
+    untouched_bytes,
+    vram_of,
+    weights_of,
+    work_of,
+)
 from workers.engine.safetensors_files import Shards
 from workers.engine.targets import quantized_modules, weight_args
 
@@ -71,7 +80,8 @@ def refuse_too_large(directory: Path, recipe: Recipe, place: Path, kept: int) ->
     layer alone the accelerator's memory."""
     model = meta_model(directory)
     dtype = compute_dtype(compute_device(), model.dtype)
-    sizes = sizes_of(model, plan_of(model, recipe), dtype.itemsize, _stored_bytes(model))
+    names = checkpoint_names(model, Shards(directory).tensors)
+    sizes = _sizes(model, plan_of(model, recipe), dtype.itemsize, directory, names)
     needed, free = disk_of(sizes) - kept, _free_disk(place)
     if needed > free:
         raise DiskFull(
@@ -160,7 +170,9 @@ def preflight(
             _check_names(names, model, plan, document, found)
         found.warnings += _experts_to_know_of(model, plan, names)
         place = place or Path.cwd()
-        _predict(document, model, plan, tokens, found, place)
+        computed = compute_dtype(compute_device(), model.dtype)
+        sizes = _sizes(model, plan, computed.itemsize, directory, names)
+        _predict(document, model, plan, sizes, found, place)
         if has_names:
             with found.refusals():
                 refuse_too_large(directory, recipe, place, kept=0)
@@ -294,16 +306,14 @@ def _predict(
     document: Preflight,
     model: PreTrainedModel,
     plan: Plan,
-    tokens: int,
+    sizes: Sizes,
     found: _Findings,
     place: Path,
 ) -> None:
-    dtype = compute_dtype(compute_device(), model.dtype)
-    sizes = sizes_of(model, plan, dtype.itemsize, _stored_bytes(model))
-    stored = sizes_of(model, plan, _stored_bytes(model), _stored_bytes(model))
+    dtype, tokens = compute_dtype(compute_device(), model.dtype), document.tokens
     document.ram_bytes = ram_of(sizes, tokens, TOKENS_A_BATCH)
     document.vram_bytes, document.vram_layerwise_bytes = vram_of(
-        stored.weights, stored.largest_layer
+        *weights_of(model, _stored_bytes(model))
     )
     document.disk_bytes, document.checkpoint_bytes = disk_of(sizes), sizes.checkpoint
     work = work_of(model, plan, tokens, TOKENS_A_BATCH)
@@ -340,6 +350,19 @@ def _kind_counts(names: Iterable[str]) -> dict[str, int]:
 def _sha256_of_config(directory: Path) -> str:
     read_config(directory)
     return hashlib.sha256((directory / "config.json").read_bytes()).hexdigest()
+
+
+def _sizes(
+    model: PreTrainedModel,
+    plan: Plan,
+    computed: int,
+    directory: Path,
+    names: CheckpointNames | None,
+) -> Sizes:
+    """The sizes of a job's results; without ``names``, those of the source's files, its weights
+    are taken to be of the model's type."""
+    untouched = untouched_bytes(plan, names, Shards(directory)) if names is not None else None
+    return sizes_of(model, plan, computed, _stored_bytes(model), untouched)
 
 
 def _stored_bytes(model: PreTrainedModel) -> int:

@@ -15,6 +15,7 @@ and as much again as the layer's other weights take in each of these passes.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -24,9 +25,12 @@ from transformers import PreTrainedModel
 from app.recipes.packed_size import packed_bytes
 from workers.engine.architecture import MoeLayer, layer_index, moe_layers
 from workers.engine.awq import FAST_SHARE
+from workers.engine.checkpoint_names import CheckpointNames
 from workers.engine.device import room
+from workers.engine.fp8_blocks import scale_name
 from workers.engine.mappings import TreeMapping
 from workers.engine.quantization import Plan, carries_every_token, grid_points
+from workers.engine.safetensors_files import Shards
 
 SCRATCH_BYTES = 64 << 20
 LIBRARIES_BYTES = 700 << 20
@@ -145,32 +149,54 @@ def _search(
     return tried * (points + 1) * matrices.a_token(under=f"{mapping.parent}.")
 
 
+def _tensors(model: PreTrainedModel) -> Iterator[tuple[str, torch.Tensor]]:
+    """What a model holds by name, once where a head is tied to the embeddings."""
+    seen: set[int] = set()
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        if id(tensor) not in seen:
+            seen.add(id(tensor))
+            yield name, tensor
+
+
 def weights_of(model: PreTrainedModel, computed: int) -> tuple[int, int]:
     """The bytes of all weights and of those of the largest decoder layer, ``computed`` each."""
     layers: dict[int | None, int] = {}
-    for name, parameter in model.state_dict().items():
+    for name, parameter in _tensors(model):
         index = layer_index(name)
         layers[index] = layers.get(index, 0) + parameter.numel()
     largest = max((n for i, n in layers.items() if i is not None), default=0)
     return computed * sum(layers.values()), computed * largest
 
 
-def sizes_of(model: PreTrainedModel, plan: Plan, computed: int, stored: int) -> Sizes:
+def untouched_bytes(plan: Plan, names: CheckpointNames, source: Shards) -> int:
+    """The bytes of the source's tensors that a checkpoint keeps beside its packed weights, in the
+    types its files have: those a model does not load too."""
+    weights = {names.source_of.get(f"{module}.weight", "") for module in plan.modules}
+    packed = weights | {scale_name(weight) for weight in weights}
+    return sum(one.size_bytes for name, one in source.tensors.items() if name not in packed)
+
+
+def sizes_of(
+    model: PreTrainedModel, plan: Plan, computed: int, stored: int, untouched: int | None = None
+) -> Sizes:
     """The sizes of a model and its checkpoint. ``computed`` is the bytes of a weight in the dtype
-    computed in, ``stored`` in the source."""
+    computed in, ``stored`` in the source; ``untouched`` are those of :func:`untouched_bytes`, None
+    where there are no files: then every weight is taken to be stored alike."""
     replaced = packed = 0
-    for name, parameter in model.state_dict().items():
+    for name, parameter in _tensors(model):
         group = plan.modules.get(name.removesuffix(".weight")) if parameter.ndim == 2 else None
         if group is not None:
             replaced += parameter.numel()
             rows, columns = parameter.shape
-            packed += packed_bytes(rows, columns, group)
+            packed += packed_bytes(rows, columns, group, stored)
     weights, largest_layer = weights_of(model, computed)
+    if untouched is None:
+        untouched = (weights // computed - replaced) * stored
     return Sizes(
         weights=weights,
         largest_layer=largest_layer,
         packed=packed,
-        checkpoint=(weights // computed - replaced) * stored + packed,
+        checkpoint=untouched + packed,
         hidden_state=int(model.config.get_text_config().hidden_size) * computed,
     )
 

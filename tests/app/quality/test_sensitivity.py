@@ -50,12 +50,12 @@ def size_of(modules: list[ModuleReport], recipe: Recipe) -> int:
         groups = [g for g in recipe.groups if any(re.match(t, each.module) for t in g.targets)]
         assert len(groups) <= 1, f"{each.module} is in two groups"
         rows, columns = each.rows or 0, each.columns or 0
-        total += packed_bytes(rows, columns, groups[0]) if groups else 2 * rows * columns
+        total += packed_bytes(rows, columns, groups[0], 2) if groups else 2 * rows * columns
     return total
 
 
 def test_units_are_what_engines_serve_together() -> None:
-    units = units_of(LINEARS, small(), {0: 0.4, 1: 0.1})
+    units = units_of(LINEARS, small(), {0: 0.4, 1: 0.1}, {})
     assert sorted((unit.name, unit.weights) for unit in units if unit.layer == 0) == [
         ("layer 0, mlp.experts", 6),
         ("layer 0, self_attn q, k and v", 3),
@@ -65,7 +65,7 @@ def test_units_are_what_engines_serve_together() -> None:
 
 def test_a_layers_output_error_is_divided_by_weights_errors() -> None:
     modules = [module(0, "mlp.gate_proj", 0.03), module(0, "mlp.down_proj", 0.01)]
-    gate, down = units_of(LINEARS, modules, {0: 0.4})
+    gate, down = units_of(LINEARS, modules, {0: 0.4}, {})
     assert (gate.error, down.error) == (pytest.approx(0.3), pytest.approx(0.1))
     assert gate.error_at(8) == pytest.approx(0.3 * (15 / 255) ** 2)
     assert gate.error_at(16) == 0
@@ -75,7 +75,7 @@ def test_the_first_layers_attention_comes_first() -> None:
     modules = small()
     now = size_of(modules, LINEARS)
     layers = [layer(0, 0.4), layer(1, 0.1)]
-    found = propose(LINEARS, modules, layers, now, now + 9_000)
+    found = propose(LINEARS, modules, layers, now, now + 9_000, {})
     assert found.is_of_outputs
     assert [step.unit.name for step in found.steps][:2] == [
         "layer 0, self_attn.o_proj", "layer 0, self_attn q, k and v",
@@ -87,7 +87,7 @@ def test_the_first_layers_attention_comes_first() -> None:
 def test_the_recipe_takes_the_steps_and_the_size_is_exact() -> None:
     modules = small()
     now = size_of(modules, LINEARS)
-    found = propose(LINEARS, modules, [layer(0, 0.4), layer(1, 0.1)], now, now + 260_000)
+    found = propose(LINEARS, modules, [layer(0, 0.4), layer(1, 0.1)], now, now + 260_000, {})
     assert size_of(modules, found.recipe) == found.size <= now + 260_000
     assert {group.bits for group in found.recipe.groups} == {4, 8}
     assert Recipe.model_validate(found.recipe.model_dump()) == found.recipe
@@ -107,7 +107,7 @@ def test_any_budget_is_kept_and_no_module_is_in_two_groups(
     ]
     now = size_of(modules, LINEARS)
     budget = now + round(share * 0.95 * (size_of_plain(modules) - now))
-    found = propose(LINEARS, modules, [layer(0, 0.4), layer(1, 0.1)], now, budget)
+    found = propose(LINEARS, modules, [layer(0, 0.4), layer(1, 0.1)], now, budget, {})
     assert size_of(modules, found.recipe) == found.size <= budget
     assert found.error_left <= found.error_now + 1e-12
 
@@ -116,10 +116,27 @@ def size_of_plain(modules: list[ModuleReport]) -> int:
     return sum(2 * (each.rows or 0) * (each.columns or 0) for each in modules)
 
 
+@pytest.mark.parametrize(
+    ("stored", "scale_bytes", "bits"), [(1.0002, 2, [16]), (2.0, 2, [8, 16]), (4.0, 4, [8, 16])]
+)
+def test_a_weight_left_as_it_came_takes_what_it_does_in_the_source(
+    stored: float, scale_bytes: int, bits: list[int]
+) -> None:
+    modules = [module(0, "mlp.down_proj", 0.01, 256, 256), module(0, "mlp.up_proj", 0.01)]
+    each = {one.module: stored for one in modules}
+    now = sum(packed_bytes(one.rows or 0, one.columns or 0, LINEARS.groups[0], scale_bytes)
+              for one in modules)  # fmt: skip
+    found = propose(LINEARS, modules, [layer(0, 0.4)], now, now, each)
+    down = [step for step in found.curve if step.unit.kind.endswith("down_proj$")]
+    assert [step.bits_after for step in down] == bits
+    before = packed_bytes(256, 256, LINEARS.groups[0], scale_bytes)
+    assert sum(step.bytes_added for step in down) == round(256 * 256 * stored) - before
+
+
 def test_without_outputs_weights_count_alone() -> None:
     modules = small()
     now = size_of(modules, LINEARS)
-    found = propose(LINEARS, modules, [layer(0, 0.4), layer(1, None)], now, now)
+    found = propose(LINEARS, modules, [layer(0, 0.4), layer(1, None)], now, now, {})
     assert not found.is_of_outputs
     assert found.recipe.groups == LINEARS.groups
 
@@ -128,12 +145,12 @@ def test_what_cannot_be_proposed_is_refused() -> None:
     modules = small()
     now = size_of(modules, LINEARS)
     with pytest.raises(SensitivityRefused, match=rf"is {now - 1:,} bytes .* has {now:,} already"):
-        propose(LINEARS, modules, [], now, now - 1)
+        propose(LINEARS, modules, [], now, now - 1, {})
     with pytest.raises(SensitivityRefused, match="nothing would be left"):
-        propose(LINEARS, modules, [], now, 10**9)
+        propose(LINEARS, modules, [], now, 10**9, {})
     old = [each.model_copy(update={"rows": None}) for each in modules]
     with pytest.raises(SensitivityRefused, match="quantize again"):
-        propose(LINEARS, old, [], now, now)
+        propose(LINEARS, old, [], now, now, {})
 
 
 @pytest.fixture

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from app.recipes.files import dump_recipe
@@ -20,7 +22,9 @@ EXPERTS = {
 ATTENTION = {f"model.layers.{n}.self_attn.{p}_proj": (64, 64) for n in range(2) for p in "qkvo"}
 SHAPES = {**EXPERTS, **ATTENTION, "lm_head": (320, 64)}
 NUMBERS = sum(rows * columns for rows, columns in SHAPES.values())
-MODEL = Weights("Tiny", SHAPES, frozenset(), bytes_each=2.0, size_bytes=2 * NUMBERS)
+MODEL = Weights(
+    "Tiny", SHAPES, frozenset(), bytes_each=dict.fromkeys(SHAPES, 2.0), size_bytes=2 * NUMBERS
+)
 
 
 def yaml_of(*groups: dict[str, object], **changes: object) -> str:
@@ -35,9 +39,20 @@ def test_a_preset_is_counted_and_measured() -> None:
     assert [(each.group, each.matches) for each in told.patterns] == [("experts", 24), (None, 1)]
     numbers = sum(rows * columns for rows, columns in EXPERTS.values())
     group = PRESETS["experts-w4a16-g32"].groups[0]
-    packed = sum(packed_bytes(*shape, group) for shape in EXPERTS.values())
+    packed = sum(packed_bytes(*shape, group, 2) for shape in EXPERTS.values())
     assert told.bytes_after == told.bytes_before - 2 * numbers + packed
     assert told.left_alone["model.layers.*.self_attn.q_proj"] == 2
+
+
+@pytest.mark.parametrize(("stored", "scale"), [(4.0, 4), (1.0002, 2)])
+def test_sizes_are_of_the_types_in_the_source(stored: float, scale: int) -> None:
+    each = {**dict.fromkeys(SHAPES, 2.0), **dict.fromkeys(EXPERTS, stored)}
+    model = dataclasses.replace(MODEL, bytes_each=each)
+    told = lint_text(dump_recipe(PRESETS["experts-w4a16-g32"]), "r", model)
+    numbers = sum(rows * columns for rows, columns in EXPERTS.values())
+    group = PRESETS["experts-w4a16-g32"].groups[0]
+    packed = sum(packed_bytes(*shape, group, scale) for shape in EXPERTS.values())
+    assert told.bytes_after == round(told.bytes_before - stored * numbers) + packed
 
 
 @pytest.mark.parametrize(
@@ -70,7 +85,7 @@ def test_a_group_that_matches_nothing_does_not_fit() -> None:
 
 
 def test_fused_experts_are_refused() -> None:
-    fused = Weights("Fused", SHAPES, frozenset(EXPERTS), 2.0, 2 * NUMBERS)
+    fused = dataclasses.replace(MODEL, fused=frozenset(EXPERTS))
     told = lint_text(dump_recipe(PRESETS["experts-w4a16-g32"]), "r", fused)
     assert "Leave the experts out" in told.errors[0]
 
@@ -93,4 +108,4 @@ def test_advice_on_statistics_and_smoothing() -> None:
 
 def test_float_groups_take_a_byte_a_weight() -> None:
     group = Group(name="a", targets=("x",), bits=8, type="float", group_size=32)
-    assert packed_bytes(64, 64, group) == 64 * 64 + 2 * 64 * 2
+    assert packed_bytes(64, 64, group, 2) == 64 * 64 + 2 * 64 * 2
