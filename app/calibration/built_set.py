@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -205,6 +205,20 @@ def canonical(document: object) -> bytes:
     return text.encode()
 
 
+def identities(sets_dir: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """The directories of built sets, of older formats too, and what each is made from.
+
+    One whose manifest cannot be read is left out: it is known to be of nothing.
+    """
+    for file in sorted(sets_dir.glob(f"*/{MANIFEST}")):
+        try:
+            identity = json.loads(file.read_bytes())["identity"]
+        except (KeyError, TypeError, ValueError):
+            continue
+        if isinstance(identity, dict):
+            yield file.parent, identity
+
+
 def load_built_set(directory: Path) -> BuiltSet:
     """A built set from its directory.
 
@@ -218,7 +232,10 @@ def load_built_set(directory: Path) -> BuiltSet:
         identity = manifest["identity"]
         report = Report.model_validate(manifest["report"])
     except (KeyError, TypeError, ValueError) as error:
-        raise Refused(f"{file} is not the manifest of a built set: {error!r}.") from error
+        raise Refused(
+            f"{file} is not the manifest of a built set ({error!r}): remove its directory, and the "
+            "next job builds it again."
+        ) from error
     if manifest.get("id") != set_id(identity):
         raise Refused(f"{file} was changed after it was built: its id does not fit its content.")
     return BuiltSet(directory, manifest["id"], identity, report)

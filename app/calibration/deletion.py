@@ -6,7 +6,6 @@ between has lost what the next job builds again, to the same bytes.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from sqlmodel import Session, col, select
 
 from app.artifacts import bytes_freed, remove_directory
 from app.calibration import service
-from app.calibration.built_set import MANIFEST
+from app.calibration.built_set import identities
 from app.calibration.held_out import held_out_name, is_held_out_of
 from app.calibration.models import CalibrationSet
 from app.calibration.spec import SetSpec
@@ -87,10 +86,10 @@ def _obstacle(session: Session, saved: CalibrationSet) -> str | None:
 def _builds(session: Session, settings: Settings, spec: SetSpec, set_id: str) -> Iterator[Path]:
     """What was built of a set and of its held-out sibling, and of nothing that is kept."""
     own, kept = spec.model_dump(mode="json"), _kept(session, spec, set_id)
-    for manifest in sorted(settings.sets_dir.glob(f"*/{MANIFEST}")):
-        built: dict[str, Any] = json.loads(manifest.read_bytes())["identity"]["spec"]
+    for directory, identity in identities(settings.sets_dir):
+        built: dict[str, Any] = identity.get("spec", {})
         if (built == own or is_held_out_of(built, own)) and built not in kept:
-            yield manifest.parent
+            yield directory
 
 
 def _kept(session: Session, spec: SetSpec, set_id: str) -> list[dict[str, Any]]:

@@ -63,8 +63,8 @@ def is_held_out_of(built: dict[str, Any], spec: dict[str, Any]) -> bool:
     and all but its own fields from it."""
     shared = spec.keys() - OWN_FIELDS
     return (
-        built["split"] == "held_out"
-        and built["name"] == held_out_name(spec["name"])
+        built.get("split") == "held_out"
+        and built.get("name") == held_out_name(spec["name"])
         and all(built.get(field) == spec[field] for field in shared)
     )
 

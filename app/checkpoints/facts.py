@@ -3,10 +3,8 @@ nothing else. What was not measured is None or empty, and both say so."""
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
-from typing import Any
 
 from pydantic import BaseModel, computed_field
 from sqlmodel import Session
@@ -14,11 +12,12 @@ from sqlmodel import Session
 from app.base_models.architecture import ModelSummary
 from app.base_models.service import get_model, summary_of
 from app.calibration.built_set import FacetAmount, load_built_set
-from app.coverage.profile import Profile
+from app.checkpoints.manifest import MANIFEST, package_versions
+from app.coverage.profile import Profile, ProfileRefused
 from app.coverage.service import profile_of
 from app.coverage.summary import DEFAULT_FLOOR, dead, experts_reached, starved
 from app.coverage.unreached import by_layer, treatment
-from app.errors import Refused
+from app.errors import CheckpointRefused, Refused
 from app.facets import Facet
 from app.jobs import files
 from app.jobs.models import Job
@@ -32,7 +31,6 @@ from app.recipes.views import in_words
 from app.settings import Settings
 from app.sources.entry import HubOrigin
 
-MANIFEST = "calibrant.json"
 # Where the hub's own cache keeps a model: models--NAME--MODEL/snapshots/COMMIT.
 HUB_CACHE = re.compile(r"/models--([^/]+?)--([^/]+)/snapshots/[^/]+$")
 
@@ -81,7 +79,9 @@ class CoverageFacts(BaseModel):
 
 
 class Facts(BaseModel):
-    """A job's result. ``base_hub_id`` is known when the base model lies in the hub's cache."""
+    """A job's result. ``base_hub_id`` is known when the base model lies in the hub's cache.
+    ``damaged`` are the files that could not be read, without their place: who is shown a report
+    need not know it."""
 
     job_id: str
     name: str
@@ -104,6 +104,7 @@ class Facts(BaseModel):
     files: int
     path: str | None
     versions: dict[str, str]
+    damaged: list[str]
 
     @computed_field
     @property
@@ -126,6 +127,7 @@ def facts_of(session: Session, settings: Settings, job_id: str) -> Facts:
     result = JobResult.model_validate(job.result) if job.result else JobResult()
     model = get_model(session, job.model_id)
     cached = HUB_CACHE.search(model.path)
+    damaged: list[str] = []
     return Facts(
         job_id=job.id,
         name=job.name,
@@ -137,7 +139,7 @@ def facts_of(session: Session, settings: Settings, job_id: str) -> Facts:
         recipe_words=in_words(spec.recipe) if spec.recipe else [],
         set=_set_facts(settings, job, spec, result),
         set_id=job.set_id,
-        coverage=_coverage_facts(settings, job.id, spec.recipe),
+        coverage=_coverage_facts(settings, job.id, spec.recipe, damaged),
         layers=result.layers,
         evaluation=result.evaluation,
         checks=judge(get_gates(session), result.evaluation, result.verification),
@@ -147,7 +149,8 @@ def facts_of(session: Session, settings: Settings, job_id: str) -> Facts:
         seconds=job.ran_for(job.finished_at) if job.finished_at else None,
         files=len(result.files),
         path=str(result.checkpoint) if result.checkpoint else None,
-        versions=_versions(result.checkpoint),
+        versions=_versions(result.checkpoint, damaged),
+        damaged=damaged,
     )
 
 
@@ -159,8 +162,14 @@ def coverage_profile(settings: Settings, job_id: str) -> Profile | None:
     return profile if profile.experts else None
 
 
-def _coverage_facts(settings: Settings, job_id: str, recipe: Recipe | None) -> CoverageFacts | None:
-    profile = coverage_profile(settings, job_id)
+def _coverage_facts(
+    settings: Settings, job_id: str, recipe: Recipe | None, damaged: list[str]
+) -> CoverageFacts | None:
+    try:
+        profile = coverage_profile(settings, job_id)
+    except ProfileRefused:
+        damaged.append(files.COVERAGE)
+        return None
     if profile is None:
         return None
     reached, total = experts_reached(profile)
@@ -207,10 +216,10 @@ def _set_facts(settings: Settings, job: Job, spec: JobSpec, result: JobResult) -
     )
 
 
-def _versions(checkpoint: Path | None) -> dict[str, str]:
+def _versions(checkpoint: Path | None, damaged: list[str]) -> dict[str, str]:
     """The packages that made the checkpoint, as its manifest has them."""
-    file = checkpoint / MANIFEST if checkpoint else None
-    if file is None or not file.is_file():
+    try:
+        return package_versions(checkpoint)
+    except CheckpointRefused:
+        damaged.append(MANIFEST)
         return {}
-    document: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    return {str(k): str(v) for k, v in (document.get("packages") or {}).items()}

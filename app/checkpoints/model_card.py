@@ -11,9 +11,11 @@ from collections.abc import Iterable, Iterator, Sequence
 import yaml
 
 from app.checkpoints.facts import Facts
+from app.checkpoints.manifest import MANIFEST
 from app.checkpoints.serving import serve_commands
 from app.facets import Facet, label_of
 from app.formatting import NOT_MEASURED, counted, fixed, integer, number, percent, size
+from app.jobs import files
 from app.recipes.files import dump_recipe
 from app.templating import facet_value
 
@@ -178,7 +180,7 @@ def _calibration(facts: Facts) -> Iterator[str]:
     yield "## Calibration set"
     yield ""
     if facts.set is None:
-        yield f"The set's manifest is no longer there: its make-up is {NOT_MEASURED}."
+        yield f"The set's manifest is gone or damaged: its make-up is {NOT_MEASURED}."
         yield ""
         return
     yield (
@@ -218,7 +220,7 @@ def _coverage(facts: Facts) -> Iterator[str]:
     yield "## Experts reached"
     yield ""
     if found is None:
-        yield f"Routing of the calibration set: {NOT_MEASURED}."
+        yield f"Routing of the calibration set: {_missing(facts, files.COVERAGE)}."
         yield ""
         return
     yield (
@@ -282,7 +284,12 @@ def _provenance(facts: Facts) -> Iterator[str]:
     if facts.versions:
         yield from _table(("Package", "Version"), facts.versions.items())
     else:
-        yield f"Package versions: {NOT_MEASURED}."
+        yield f"Package versions: {_missing(facts, MANIFEST)}."
+
+
+def _missing(facts: Facts, file: str) -> str:
+    """Why there is nothing to say of what a file holds."""
+    return f"cannot be read, {file} is damaged" if file in facts.damaged else NOT_MEASURED
 
 
 def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:

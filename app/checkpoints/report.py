@@ -33,7 +33,7 @@ def report_view(session: Session, settings: Settings, job_id: str) -> ReportView
         facts=facts,
         recipe_yaml=dump_recipe(facts.recipe) if facts.recipe else None,
         drift={one.layer: one for one in router},
-        picture=coverage_picture(settings, job_id),
+        picture=coverage_picture(settings, job_id) if facts.coverage else None,
         vllm=commands.vllm if facts.path else None,
         sglang=commands.sglang if facts.path else None,
     )

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
 
-MANIFEST = "calibrant.json"
 # Where a job keeps its things says nothing of what it does.
 OF_PLACE = frozenset(
     {"job_id", "directory", "sets_dir", "sources_dir", "checkpoint", "layers_from", "resume",
@@ -26,14 +23,14 @@ class Setting(BaseModel):
     values: list[str | None]
 
 
-def settings_of(spec: Mapping[str, Any], checkpoint: Path | None) -> dict[str, str]:
-    """Every setting of a job by name: recipe, composition, seed, and the versions of the packages
-    that made its checkpoint, as far as that is still there."""
+def settings_of(spec: Mapping[str, Any], versions: Mapping[str, str]) -> dict[str, str]:
+    """Every setting of a job by name: recipe, composition, seed, and the ``versions`` of the
+    packages that made its checkpoint."""
     found: dict[str, str] = {}
     for name, value in spec.items():
         if name not in OF_PLACE:
             _flatten("set" if name == "calibration" else name, value, found)
-    for package, version in _versions(checkpoint).items():
+    for package, version in versions.items():
         found[f"version {package}"] = version
     return found
 
@@ -78,11 +75,3 @@ def _plain(value: Any) -> str:
         case _:
             text = str(value)
             return text if len(text) <= LONGEST_TEXT else f"{text[:LONGEST_TEXT]}…"
-
-
-def _versions(checkpoint: Path | None) -> dict[str, str]:
-    file = checkpoint / MANIFEST if checkpoint else None
-    if file is None or not file.is_file():
-        return {}
-    packages = json.loads(file.read_text(encoding="utf-8")).get("packages")
-    return {str(name): str(version) for name, version in (packages or {}).items()}

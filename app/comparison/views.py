@@ -10,12 +10,14 @@ from pydantic import BaseModel
 from sqlmodel import Session
 
 from app.base_models import service as base_models
+from app.checkpoints.manifest import package_versions
 from app.comparison.paired import Difference, Paired, compare_rows
 from app.comparison.settings_of import Setting, differing, settings_of
 from app.comparison.wording import sentences_of
+from app.coverage.profile import Profile, ProfileRefused
 from app.coverage.service import profile_of
 from app.coverage.summary import balance, experts_reached
-from app.errors import NotFound, Refused
+from app.errors import CheckpointRefused, NotFound, Refused
 from app.formatting import counted
 from app.jobs import files, service
 from app.jobs.models import Job
@@ -38,7 +40,7 @@ class ComparisonRefused(Refused):
 
 class SubjectView(BaseModel):
     """One of the things compared: ``letter`` is what the page calls it. Figures that were not
-    measured are None."""
+    measured are None; the problems say which of its files cannot be read."""
 
     letter: str
     id: str
@@ -49,6 +51,8 @@ class SubjectView(BaseModel):
     evaluation: Evaluation | None = None
     bytes_after: int | None = None
     is_verified: bool | None = None
+    coverage_problem: str | None = None
+    versions_problem: str | None = None
 
 
 class CoverageRow(BaseModel):
@@ -129,9 +133,6 @@ def comparison_view(
     if first == "oldest":
         jobs.sort(key=lambda job: job.created_at)
     results = [JobResult.model_validate(job.result) if job.result else JobResult() for job in jobs]
-    different, same = differing(
-        [settings_of(job.spec, r.checkpoint) for job, r in zip(jobs, results, strict=True)]
-    )
     subjects = [
         SubjectView(
             letter=letter,
@@ -146,13 +147,17 @@ def comparison_view(
         )
         for letter, job, result in zip(ascii_uppercase, jobs, results, strict=False)
     ]
+    versions = [_versions(subject, r) for subject, r in zip(subjects, results, strict=True)]
+    different, same = differing(
+        [settings_of(job.spec, each) for job, each in zip(jobs, versions, strict=True)]
+    )
     rows = [settings.jobs_dir / job.id / files.EVALUATED_ROWS for job in jobs]
     return ComparisonView(
         jobs=",".join(job.id for job in jobs),
         subjects=subjects,
         settings=different,
         same_settings=same,
-        coverage=_coverage(settings, [job.id for job in jobs]),
+        coverage=_coverage(settings, subjects),
         layers=_layers([result.layers for result in results]),
         pairs=_pairs(subjects, rows),
     )
@@ -205,25 +210,26 @@ def _require_one_model(session: Session, jobs: list[Job]) -> None:
             )
 
 
-def _coverage(settings: Settings, ids: list[str]) -> list[CoverageRow]:
+def _versions(subject: SubjectView, result: JobResult) -> dict[str, str]:
+    """The packages that made a job's checkpoint; none, and why, where they cannot be read."""
+    try:
+        return package_versions(result.checkpoint)
+    except CheckpointRefused as error:
+        subject.versions_problem = error.sentence
+        return {}
+
+
+def _coverage(settings: Settings, subjects: list[SubjectView]) -> list[CoverageRow]:
     """Summary figures of each job's coverage; empty when none has any."""
     columns: list[dict[str, float]] = []
-    for job_id in ids:
-        if not (settings.jobs_dir / job_id / files.COVERAGE).is_file():
-            columns.append({})
+    for subject in subjects:
+        columns.append({})
+        if not (settings.jobs_dir / subject.id / files.COVERAGE).is_file():
             continue
-        profile = profile_of(settings, job_id)
-        layers = [layer for layer in balance(profile) if layer.tokens]
-        reached, total = experts_reached(profile)
-        columns.append({"tokens": profile.total_tokens, "rows": len(profile.row_ids)})
-        if total:
-            columns[-1] |= {
-                "reached": reached,
-                "starved": sum(layer.starved for layer in layers),
-                "smallest": min((layer.smallest for layer in layers), default=0),
-                "entropy": _mean([layer.entropy for layer in layers]),
-                "gini": _mean([layer.gini for layer in layers]),
-            }
+        try:
+            columns[-1] = _coverage_figures(profile_of(settings, subject.id))
+        except ProfileRefused as error:
+            subject.coverage_problem = error.sentence
     names = {
         "tokens": ("Tokens", "tokens"),
         "rows": ("Rows", "rows"),
@@ -238,6 +244,22 @@ def _coverage(settings: Settings, ids: list[str]) -> list[CoverageRow]:
         for key, (label, unit) in names.items()
         if any(key in column for column in columns)
     ]
+
+
+def _coverage_figures(profile: Profile) -> dict[str, float]:
+    """A profile in figures by key."""
+    layers = [layer for layer in balance(profile) if layer.tokens]
+    reached, total = experts_reached(profile)
+    found: dict[str, float] = {"tokens": profile.total_tokens, "rows": len(profile.row_ids)}
+    if total:
+        found |= {
+            "reached": reached,
+            "starved": sum(layer.starved for layer in layers),
+            "smallest": min((layer.smallest for layer in layers), default=0),
+            "entropy": _mean([layer.entropy for layer in layers]),
+            "gini": _mean([layer.gini for layer in layers]),
+        }
+    return found
 
 
 def _mean(values: list[float | None]) -> float:

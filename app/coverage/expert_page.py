@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -96,6 +96,7 @@ class ElsewhereView(BaseModel):
     load: LoadView
     tables: list[FeedingTable]
     rows: list[RowView]
+    texts_problem: str | None
 
 
 class LoadView(BaseModel):
@@ -120,6 +121,7 @@ class ExpertView(BaseModel):
     load: LoadView
     tables: list[FeedingTable]
     rows: list[RowView]
+    texts_problem: str | None
     companions: list[CompanionView] | None
     others: list[OtherView]
     elsewhere: ElsewhereView | None
@@ -136,6 +138,7 @@ def expert_view(
     profile = service.profile_of(settings, job_id)
     load = _load(load_of(profile, *place))
     others = service.other_profiles(session, settings, job)
+    rows, texts_problem = _rows(settings, profile, feeding_rows(profile, *place, ROWS_SHOWN))
     near = companions(profile, *place, COMPANIONS_SHOWN)
     return ExpertView(
         job=job_row(job, settings),
@@ -146,7 +149,8 @@ def expert_view(
         floor=DEFAULT_FLOOR.min_tokens,
         load=load,
         tables=_tables(profile, place),
-        rows=_rows(settings, profile, feeding_rows(profile, *place, ROWS_SHOWN)),
+        rows=rows,
+        texts_problem=texts_problem,
         companions=None
         if near is None
         else [CompanionView.model_validate(one, from_attributes=True) for one in near],
@@ -176,12 +180,14 @@ def _elsewhere(
     found = service.other_profile(settings, job_id, other.key)
     require_same_model(profile, found, ("this set", other.name))
     rows = feeding_rows(found, *place, ROWS_SHOWN, but=profile.row_ids)
+    shown, texts_problem = _rows(settings, found, rows)
     return ElsewhereView(
         key=other.key,
         name=other.name,
         load=_load(load_of(found, *place)),
         tables=_tables(found, place, by_rate=True),
-        rows=_rows(settings, found, rows),
+        rows=shown,
+        texts_problem=texts_problem,
     )
 
 
@@ -221,9 +227,12 @@ def label(column: str, value: str) -> str:
     return label_of(Facet(column), value) if column in set(Facet) else value
 
 
-def _rows(settings: Settings, profile: Profile, found: Sequence[FeedingRow]) -> list[RowView]:
-    texts: Mapping[str, str] = service.texts_of(settings, profile, [one.row_id for one in found])
-    return [
+def _rows(
+    settings: Settings, profile: Profile, found: Sequence[FeedingRow]
+) -> tuple[list[RowView], str | None]:
+    """The rows with their texts, and why those cannot be read."""
+    texts = service.texts_of(settings, profile, [one.row_id for one in found])
+    rows = [
         RowView(
             row_id=one.row_id,
             tokens=one.tokens,
@@ -233,8 +242,9 @@ def _rows(settings: Settings, profile: Profile, found: Sequence[FeedingRow]) -> 
                 for column, values in profile.facets.items()
                 if values[one.row]
             },
-            text=text[:CHARACTERS_SHOWN] if (text := texts.get(one.row_id)) else None,
+            text=text[:CHARACTERS_SHOWN] if (text := texts.by_row.get(one.row_id)) else None,
             is_cut=text is not None and len(text) > CHARACTERS_SHOWN,
         )
         for one in found
     ]
+    return rows, texts.problem

@@ -116,6 +116,7 @@ class ResultView(BaseModel):
     random: FedView
     quotas: list[QuotaView]
     rows: list[ChosenRow]
+    texts_problem: str | None
     matching: int
     page: int
     pages: int
@@ -200,7 +201,7 @@ def _result(
     shown, page, pages = page_of(rows, query.page, PAGE_ROWS)
     texts = service.texts_of(settings, chosen.profile, [row.row_id for row in shown])
     for row in shown:
-        text = texts.get(row.row_id)
+        text = texts.by_row.get(row.row_id)
         row.text = text[:CHARACTERS_SHOWN] if text else None
     name = composition.name.removeprefix("Pool of ")
     return ResultView(
@@ -209,6 +210,7 @@ def _result(
         random=fed_view(chosen, chosen.random_rows),
         quotas=_quotas(chosen, composition),
         rows=shown,
+        texts_problem=texts.problem,
         matching=len(rows),
         page=page,
         pages=pages,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 from sqlmodel import Session, col, select
 
@@ -38,6 +39,15 @@ class OtherProfile:
     key: str
     name: str
     job_id: str
+
+
+@dataclass(frozen=True)
+class RowTexts:
+    """Rendered texts by their rows' ids; ``problem`` says why there are none where there should
+    be."""
+
+    by_row: Mapping[str, str]
+    problem: str | None = None
 
 
 def profile_of(settings: Settings, job_id: str) -> Profile:
@@ -87,15 +97,20 @@ def other_profiles(session: Session, settings: Settings, job: Job) -> list[Other
     return found
 
 
-def texts_of(settings: Settings, profile: Profile, row_ids: Sequence[str]) -> dict[str, str]:
-    """The rendered text of some rows by id; of a set that is not kept (a file of rows) none."""
+def texts_of(settings: Settings, profile: Profile, row_ids: Sequence[str]) -> RowTexts:
+    """The rendered text of some rows; of a set that is not kept (a file of rows) none."""
     file = settings.sets_dir / profile.set_id / ROWS
     if not profile.set_id or not row_ids or not file.is_file():
-        return {}
-    table = pq.read_table(
-        file, columns=["row_id", "text"], filters=[("row_id", "in", list(row_ids))]
-    )
-    return dict(zip(table["row_id"].to_pylist(), table["text"].to_pylist(), strict=True))
+        return RowTexts({})
+    try:
+        table = pq.read_table(
+            file, columns=["row_id", "text"], filters=[("row_id", "in", list(row_ids))]
+        )
+    except (pa.ArrowInvalid, OSError) as error:
+        what = str(error).partition("\n")[0].rstrip(".")
+        return RowTexts({}, f"{file} is damaged ({what}), so that no row has its text.")
+    texts = zip(table["row_id"].to_pylist(), table["text"].to_pylist(), strict=True)
+    return RowTexts(dict(texts))
 
 
 def composition_of(session: Session, job: Job) -> SetSpec:

@@ -17,7 +17,7 @@ from app.calibration.built_set import MANIFEST, BuiltSet, load_built_set
 from app.calibration.models import CalibrationSet
 from app.calibration.spec import SetSpec
 from app.calibration.starter import software_engineer
-from app.errors import NotFound
+from app.errors import NotFound, Refused
 from app.facets import Facet
 from app.set_files.differences import (
     BuiltRow,
@@ -110,10 +110,11 @@ def compare(settings: Settings, a: Side, b: Side) -> SetDifference:
 
 
 def built_sets(settings: Settings) -> list[BuiltSet]:
-    """Every built set of the installation, the newest first."""
+    """Every built set of the installation that can be read, the newest first. One that is damaged
+    or of an older format is of no composition of today, and closes no page of another."""
     manifests = settings.sets_dir.glob(f"*/{MANIFEST}")
     found = sorted(manifests, key=lambda file: file.stat().st_mtime_ns, reverse=True)
-    return [load_built_set(file.parent) for file in found]
+    return [built for file in found if (built := _readable(file.parent))]
 
 
 def builds_of(settings: Settings, spec: SetSpec) -> list[BuiltSet]:
@@ -152,6 +153,13 @@ def built_rows(built: BuiltSet) -> Iterator[BuiltRow]:
 
 def _built(built: BuiltSet) -> Side:
     return Side(built.id, SetSpec.model_validate(built.identity["spec"]), built)
+
+
+def _readable(directory: Path) -> BuiltSet | None:
+    try:
+        return load_built_set(directory)
+    except Refused:
+        return None
 
 
 def _with_builds(settings: Settings, a: Side, b: Side) -> tuple[Side, Side]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 from pydantic import BaseModel
 from sqlmodel import Session, select
 
+from app.calibration.built_set import identities
 from app.calibration.models import CalibrationSet
 from app.errors import CalibrantError, Conflict, Refused
 from app.liveness import process_is_alive
@@ -163,10 +163,10 @@ def sets_that_use(session: Session, settings: Settings, name: str) -> list[SetUs
 
 
 def _built_of(sets_dir: Path, name: str) -> Iterator[SetUse]:
-    for manifest in sorted(sets_dir.glob("*/manifest.json")):
-        sources = json.loads(manifest.read_bytes()).get("identity", {}).get("sources", [])
+    for directory, identity in identities(sets_dir):
+        sources = identity.get("sources", [])
         if any(name in (one.get("source"), one.get("name")) for one in sources):
-            yield SetUse(what=f"the built set {manifest.parent.name}")
+            yield SetUse(what=f"the built set {directory.name}")
 
 
 def _changed(entry: SourceEntry, changes: dict[str, Any]) -> SourceEntry:
