@@ -17,6 +17,15 @@
     setTimeout(() => { said.textContent = ""; }, 2000);
   });
 
+  // --- A refusal where a part of the answer was asked for: it has no such part, and what is there
+  // must not be swapped for nothing. Its sentence is put before what is there.
+  document.addEventListener("htmx:response:error", ({ detail: { ctx } }) => {
+    if (!ctx.select) return;
+    ctx.target.querySelector(":scope > [data-refused]")?.remove();
+    ctx.select = "[data-refused]";
+    ctx.swap = "afterbegin show:top";
+  });
+
   // --- Times that tick: how long ago, and how long something has run --------------------------
   function ago(seconds) {
     if (seconds < 2) return "just now";

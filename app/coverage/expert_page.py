@@ -18,9 +18,8 @@ from app.coverage.experts import (
     load_of,
     require_same_model,
 )
-from app.coverage.profile import FACET_COLUMNS, Profile
+from app.coverage.profile import FACET_COLUMNS, Profile, label
 from app.coverage.summary import DEFAULT_FLOOR
-from app.facets import Facet, label_of
 from app.jobs.service import get_job
 from app.jobs.views import JobRow, job_row
 from app.settings import Settings
@@ -220,11 +219,6 @@ def _tables(profile: Profile, place: tuple[int, int], by_rate: bool = False) -> 
             name = column.replace("_", " ").capitalize()
             tables.append(FeedingTable(column=column, label=name, values=shown, more=more))
     return tables
-
-
-def label(column: str, value: str) -> str:
-    """A facet value as a person reads it; sources and slices are their own names."""
-    return label_of(Facet(column), value) if column in set(Facet) else value
 
 
 def _rows(

@@ -16,6 +16,7 @@ from numpy.lib.format import read_array_header_1_0, read_magic
 from numpy.typing import NDArray
 
 from app.errors import NotFound, Refused
+from app.facets import Facet, label_of
 
 # The columns a profile can be looked at by: the three facets, the source, the slice.
 FACET_COLUMNS = ("spoken_language", "programming_language", "domain", "source", "slice")
@@ -226,6 +227,11 @@ class Profile:
         if self.together is not None:
             arrays["together"] = self.together
         np.savez(stream, allow_pickle=False, **arrays)
+
+
+def label(column: str, value: str) -> str:
+    """A facet value as a person reads it; sources and slices are their own names."""
+    return label_of(Facet(column), value) if column in set(Facet) else value
 
 
 def _sum(

@@ -13,9 +13,8 @@ from sqlmodel import Session
 from app.calibration.spec import SetSpec
 from app.coverage import service
 from app.coverage.choosing import Aim, Chosen, Wish, worst_fed
-from app.coverage.expert_page import label
 from app.coverage.pools import TIMES
-from app.coverage.profile import Profile
+from app.coverage.profile import Profile, label
 from app.errors import CalibrantError, NotFound, Refused
 from app.facets import Facet
 from app.jobs.service import get_job

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from sqlmodel import Session, col, select
@@ -18,7 +19,7 @@ from app.calibration.models import CalibrationSet
 from app.calibration.spec import SetSpec
 from app.coverage.choosing import Chosen, Wish, as_set, choose_rows
 from app.coverage.pools import pool_of
-from app.coverage.profile import Profile
+from app.coverage.profile import Profile, ProfileRefused, label
 from app.errors import NotFound
 from app.jobs import files
 from app.jobs import service as jobs
@@ -160,9 +161,13 @@ def _loaded(file: Path, _changed: int) -> Profile:
 @lru_cache(maxsize=8)
 def _part(file: Path, changed: int, values: tuple[tuple[str, str], ...]) -> Profile:
     profile = _loaded(file, changed)
-    for column, value in values:
-        profile = profile.where(column, value)
-    return profile
+    if not values:
+        return profile
+    keep = np.logical_and.reduce([profile.column(column) == value for column, value in values])
+    if not keep.any():
+        asked = (f"{label(*one)} as its {one[0].replace('_', ' ')}" for one in values)
+        raise ProfileRefused(f"No row of the set has {' and '.join(asked)}: ask for less.")
+    return profile.rows_where(keep)
 
 
 @lru_cache(maxsize=8)

@@ -13,9 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from sqlmodel import Session
 
 from app.coverage import service
-from app.coverage.expert_page import label
 from app.coverage.heatmap import Measure, Order, Scale
-from app.coverage.profile import FACET_COLUMNS, Profile
+from app.coverage.profile import FACET_COLUMNS, Profile, label
 from app.coverage.summary import (
     DEFAULT_FLOOR,
     Floor,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 from playwright.sync_api import Page, expect
 
@@ -50,6 +51,28 @@ def test_a_filter_redraws_without_a_reload_and_stays_in_the_address(page: Page, 
     page.reload()
     expect(page.get_by_label("Programming language")).to_have_value("Rust")
     expect(page.get_by_label("Scale")).to_have_value("log")
+
+
+def test_a_filter_that_is_refused_says_so_and_takes_nothing_away(
+    new_page: Callable[..., Page], site: Site
+) -> None:
+    page = new_page(may_complain=True)  # Chromium calls an answer of 422 an error.
+    open_chart(page, site, "coverage")
+    page.get_by_label("Spoken language").select_option("de")
+    expect(page).to_have_url(re.compile("spoken_language=de"))
+    page.get_by_label("Programming language").select_option("Rust")
+    refusal = page.get_by_role("alert")
+    expect(refusal).to_contain_text("No row of the set has German as its spoken language and Rust")
+    expect(refusal).to_be_in_viewport()
+    expect(page.get_by_label("Programming language")).to_have_value("Rust")
+    page.get_by_label("Starved below").fill("many")
+    page.get_by_label("Starved below").blur()
+    expect(refusal).to_contain_text("floor")
+    page.get_by_label("Starved below").fill("64")
+    page.get_by_label("Programming language").select_option("")
+    expect(refusal).to_have_count(0)
+    expect(page.locator("[data-chart]")).to_have_attribute("data-state", "drawn")
+    assert "spoken_language=de" in page.url
 
 
 def test_the_table_is_sorted_and_paged_by_the_server(page: Page, site: Site) -> None:

@@ -81,6 +81,14 @@ def test_a_query_that_means_nothing_is_refused(
     assert filled.client.get(f"{address}?{query}", headers=html).status_code == 422
 
 
+def test_two_values_that_no_row_shares_are_both_named(filled, address: str) -> None:
+    refused = filled.client.get(f"{address}?spoken_language=de&programming_language=Rust")
+    assert refused.json()["error"] == (
+        "No row of the set has German as its spoken language and Rust as its programming "
+        "language: ask for less."
+    )
+
+
 def test_a_job_without_coverage_says_when_it_comes(filled, html: dict) -> None:
     page = filled.client.get(f"/jobs/{filled.seeded.jobs['queued']}/coverage", headers=html)
     assert page.status_code == 404
