@@ -295,7 +295,7 @@ def _rows_for(directory: Path, rows: Path) -> CalibrationRows:
 def _evaluated(base: Path, checkpoint: Path, set_: Path) -> EvaluatedRows:
     """A checkpoint against its original, row by row; one of them in memory at a time."""
     from workers.engine.device import release_memory
-    from workers.engine.evaluation import measure
+    from workers.engine.evaluation import measure, refuse_unpredictable
     from workers.engine.forward import pack_for
     from workers.engine.loading import load_checkpoint
     from workers.engine.observation import observe
@@ -304,6 +304,7 @@ def _evaluated(base: Path, checkpoint: Path, set_: Path) -> EvaluatedRows:
     from workers.engine.verification import refuse_not_reloadable
 
     rows = _rows_for(base, set_)
+    refuse_unpredictable(rows)
     refuse_another_original(checkpoint, base)
     refuse_not_reloadable(checkpoint, base)
     model = load_for_computing(base)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import KimiLinearConfig
 
 from app.errors import ModelRefused
 from app.recipes.schema import PRESETS
@@ -43,6 +44,22 @@ def test_every_architecture_is_whole_as_it_is_saved(
 ) -> None:
     directory = saved(name)
     refuse_incomplete(meta_model(directory), directory)
+
+
+def test_a_weight_that_is_made_of_several_tensors_is_there(tmp_path: Path) -> None:
+    """Kimi Linear's files have three convolutions where its model has one."""
+    config = KimiLinearConfig(
+        vocab_size=320, hidden_size=64, num_hidden_layers=2, num_attention_heads=4,
+        intermediate_size=96, moe_intermediate_size=32, num_experts=4, num_experts_per_token=2,
+        kv_lora_rank=32, qk_nope_head_dim=16, qk_rope_head_dim=16, v_head_dim=16,
+        linear_head_dim=16, linear_num_heads=2, pad_token_id=1, bos_token_id=0, eos_token_id=1,
+    )  # fmt: skip
+    directory = tiny_models.save(tiny_models.tiny_model(config), tmp_path / "kimi-linear")
+    assert "model.layers.0.self_attn.q_conv1d.weight" in load_file(directory / "model.safetensors")
+    refuse_incomplete(meta_model(directory), directory)
+    found = preflight(directory, PRESETS["experts-w4a16-g32"])
+    assert (found.ok, found.errors) == (True, [])
+    assert not [said for said in found.warnings if "not part of the model" in said]
 
 
 def test_shared_embeddings_are_one_tensor(tmp_path: Path) -> None:

@@ -12,8 +12,9 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from transformers import GraniteMoeSharedConfig
 
-from app.errors import CheckpointRefused, DiskFull, ModelRefused
+from app.errors import CheckpointRefused, DiskFull, ModelRefused, RecipeRefused
 from app.recipes.schema import ATTENTION, EXPERTS, LINEARS, PRESETS
 from tests.engine.checkpoints import IDS, quantized, recipe_for, tensors_of
 from tests.engine.conftest import DiskOf, Job
@@ -21,6 +22,7 @@ from tests.engine.tiny_models import (
     DENSE,
     FUSED,
     MOE,
+    WITHOUT_HEAD,
     mixtral,
     qwen2_moe,
     save,
@@ -29,7 +31,7 @@ from tests.engine.tiny_models import (
 from workers.engine.export import export
 from workers.engine.loading import load_checkpoint, load_model
 from workers.engine.manifest import MANIFEST, described, read_manifest
-from workers.engine.preflight import refuse_unfit
+from workers.engine.preflight import preflight, refuse_unfit
 from workers.engine.safetensors_files import INDEX
 from workers.engine.verification import verify
 
@@ -224,6 +226,18 @@ def test_a_full_disk_is_a_sentence_and_leaves_nothing(
     with pytest.raises(DiskFull, match="free some space"):
         export(model, done, job.spec.model, "s", small_disk / "checkpoint")
     assert list(small_disk.iterdir()) == []
+
+
+def test_what_reads_a_norm_beside_fused_experts_is_refused_before_the_work(tmp_path: Path) -> None:
+    """Smoothing that norm would change the experts, which have no tensors of their own."""
+    sizes = {"num_local_experts": 4, "num_experts_per_tok": 2, "intermediate_size": 32}
+    config = GraniteMoeSharedConfig(**WITHOUT_HEAD, **sizes, shared_intermediate_size=64)
+    directory = save(tiny_model(config), tmp_path / "shared")
+    recipe = recipe_for(r".*\.shared_mlp\.input_linear$")
+    with pytest.raises(RecipeRefused, match=r"layernorm cannot be smoothed.*experts"):
+        refuse_unfit(directory, recipe)
+    assert "cannot be smoothed" in preflight(directory, recipe).errors[0]
+    refuse_unfit(directory, recipe.model_copy(update={"smooth": False}))
 
 
 @pytest.mark.parametrize("name", FUSED)

@@ -9,7 +9,7 @@ import pytest
 
 from app.calibration.spec import SetSpec
 from app.coverage.profile import Profile
-from app.errors import CalibrantError, RecipeRefused
+from app.errors import CalibrantError, CompositionRefused, RecipeRefused
 from app.jobs.events import Notice, Progress, StepFinished, StepStarted, parse
 from app.jobs.preflight import Preflight
 from app.jobs.spec import Evaluation, JobResult, JobSpec, ModuleReport, Verification
@@ -19,6 +19,7 @@ from app.settings import ROOT
 from app.sources.entry import FolderOrigin, SourceEntry
 from tests.engine.conftest import Job, run_job
 from tests.engine.tiny_models import DENSE, save, tiny_model
+from workers.engine.main_job import run
 
 
 def spec_for(directory: Path, model: Path, rows: Path, **changes: object) -> JobSpec:
@@ -128,10 +129,19 @@ def test_what_cannot_work_is_refused_in_the_first_step(
 ) -> None:
     chosen = PRESETS[recipe] if recipe else None
     events: list[object] = []
-    from workers.engine.main_job import run
-
     with pytest.raises(RecipeRefused):
         run(spec_for(tmp_path, source, rows_file, recipe=chosen), events.append)
+    assert [event.step for event in events if isinstance(event, StepStarted)] == [Step.BUILD]
+
+
+def test_held_out_rows_that_predict_nothing_are_refused_in_the_first_step(
+    source: Path, rows_file: Path, tmp_path: Path
+) -> None:
+    held_out = tmp_path / "held-out.jsonl"
+    held_out.write_text('{"text": "a"}\n{"text": "b"}\n', encoding="utf-8")
+    events: list[object] = []
+    with pytest.raises(CompositionRefused, match="two tokens"):
+        run(spec_for(tmp_path, source, rows_file, held_out=held_out), events.append)
     assert [event.step for event in events if isinstance(event, StepStarted)] == [Step.BUILD]
 
 

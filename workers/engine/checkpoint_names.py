@@ -28,7 +28,8 @@ FUSED_PARTS_WITHOUT_GATE = {"up_proj": ("up_proj",), "down_proj": ("down_proj",)
 class CheckpointNames:
     """``source_of`` maps a parameter of the linearized model (``….gate_proj.weight``) to its name
     in the checkpoint; ``parameter_of`` is the reverse. ``others`` maps a tensor that is no
-    parameter of its own, being experts in one or a stranger, to its name in transformers.
+    parameter of its own, being experts in one, a part of a parameter or a stranger, to its name in
+    transformers.
     """
 
     source_of: dict[str, str]
@@ -39,9 +40,14 @@ class CheckpointNames:
         """Whether the checkpoint holds an expert's parameter in one tensor with other experts'."""
         return not _holders(parameter).isdisjoint(self.others.values())
 
+    def is_made(self, parameter: str) -> bool:
+        """Whether transformers makes a parameter of several tensors of the checkpoint (the
+        convolutions of Kimi Linear)."""
+        return parameter in self.others.values()
+
     def strangers(self, parameters: Iterable[str]) -> list[str]:
         """The checkpoint's tensors that hold none of the linearized model's ``parameters``."""
-        held = {holder for parameter in parameters for holder in _holders(parameter)}
+        held = {holder for each in parameters for holder in (each, *_holders(each))}
         return [source for source, name in self.others.items() if name not in held]
 
     def source_weight(self, module: str) -> str:
@@ -57,6 +63,12 @@ class CheckpointNames:
                 f"The checkpoint has no tensor of its own for {module}: it keeps the experts of a "
                 "layer in one tensor, for which serving engines know no packed form, so leave the "
                 "experts out of the recipe's targets (its attention can be quantized)."
+            )
+        if self.is_made(f"{module}.weight"):
+            raise ModelRefused(
+                f"The checkpoint has no tensor of its own for {module}: transformers makes it of "
+                "several, so it can be neither quantized nor smoothed. Leave it, and what reads "
+                "the same norm, out of the recipe's targets."
             )
         raise ModelRefused(f"The checkpoint has no tensor for {module}: fetch its files again.")
 

@@ -31,7 +31,7 @@ def refuse_incomplete(model: PreTrainedModel, directory: Path) -> None:
     for name, parameter in model.state_dict().items():
         source = names.source_of.get(name)
         if source is None:
-            if not (name in shared or names.is_fused(name) or _may_be_missing(model, name)):
+            if not (name in shared or _is_held(names, name) or _may_be_missing(model, name)):
                 raise ModelRefused(
                     f"{directory} has no tensor {_stored_like(name, names)}: a file is missing, or "
                     "its config.json is another model's. Fetch all of its files again."
@@ -45,6 +45,10 @@ def refuse_incomplete(model: PreTrainedModel, directory: Path) -> None:
     blocks = blocks_of(read_config(directory))
     if blocks is not None:
         _refuse_without_factors(shards, blocks)
+
+
+def _is_held(names: CheckpointNames, name: str) -> bool:
+    return names.is_fused(name) or names.is_made(name)
 
 
 def _may_be_missing(model: PreTrainedModel, name: str) -> bool:

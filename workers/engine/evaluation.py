@@ -33,6 +33,12 @@ def compare(
     return evaluation_of(measure(original, quantized, rows), seed)
 
 
+def refuse_unpredictable(rows: CalibrationRows) -> None:
+    """Raise CompositionRefused, before the long work, when no row has two tokens."""
+    if not any(len(row.input_ids) > 1 for row in rows.rows):
+        raise CompositionRefused("No held-out row has two tokens, so nothing can be predicted.")
+
+
 @torch.no_grad()
 def measure(original: Observed, quantized: Observed, rows: CalibrationRows) -> EvaluatedRows:
     """Compare what two models made of the same batches of the rows, row by row.
@@ -40,6 +46,7 @@ def measure(original: Observed, quantized: Observed, rows: CalibrationRows) -> E
     Raises CompositionRefused when no row has two tokens, NotFinite for logits that are NaN or
     infinite.
     """
+    refuse_unpredictable(rows)
     sums = EvaluatedRows.empty(
         rows.id,
         [row.row_id for row in rows.rows],
@@ -53,8 +60,6 @@ def measure(original: Observed, quantized: Observed, rows: CalibrationRows) -> E
         tokens = slice(start, start + len(batch.row_of_token))
         _add_routing(sums, batch, number, tokens, original, quantized)
         start = tokens.stop
-    if not sums.tokens.any():
-        raise CompositionRefused("No held-out row has two tokens, so nothing can be predicted.")
     return sums
 
 

@@ -27,7 +27,7 @@ from app.artifacts import (
     write_model,
     write_text,
 )
-from app.errors import CheckpointRefused, DiskFull
+from app.errors import CheckpointRefused, DiskFull, RecipeRefused
 from app.jobs.spec import CheckpointFile
 from app.recipes.schema import Recipe
 from workers.engine.checkpoint_names import CheckpointNames, checkpoint_names
@@ -42,7 +42,7 @@ from workers.engine.manifest import (
     source_of,
 )
 from workers.engine.packing import sha256_of
-from workers.engine.quantization import Quantized
+from workers.engine.quantization import Plan, Quantized
 from workers.engine.quantization_config import quantization_config
 from workers.engine.safetensors_files import INDEX, Shards
 
@@ -148,12 +148,20 @@ def exported_before(
     return Exported(destination, [*found.files, described(destination / MANIFEST)])
 
 
-def refuse_unexportable(model: PreTrainedModel, quantized_modules: list[str], source: Path) -> None:
+def refuse_unexportable(names: CheckpointNames, plan: Plan) -> None:
     """Raise ModelRefused, before the long work, when a weight to quantize has no tensor of its
-    own in the source (gpt-oss and Granite keep their experts fused)."""
-    names = checkpoint_names(model, Shards(source).tensors)
-    for module in quantized_modules:
+    own in the source (gpt-oss and Granite keep their experts fused), RecipeRefused when one that
+    would be smoothed has none."""
+    for module in plan.modules:
         names.source_weight(module)
+    for mapping in plan.mappings:
+        for module in (mapping.smooth, *mapping.balance):
+            if f"{module}.weight" not in names.source_of:
+                raise RecipeRefused(
+                    f"{mapping.smooth} cannot be smoothed: the checkpoint has no tensor of its own "
+                    f"for {module}, which would change too. Leave what reads this norm out of the "
+                    "recipe's targets, or quantize without AWQ."
+                )
 
 
 def export(

@@ -53,7 +53,7 @@ from workers.engine.resources import (
     work_of,
 )
 from workers.engine.safetensors_files import Shards
-from workers.engine.targets import quantized_modules, weight_args
+from workers.engine.targets import weight_args
 
 ASSUMED_TOKENS = 1_000_000
 TOKENS_A_BATCH = 512
@@ -70,8 +70,8 @@ def refuse_unfit(directory: Path, recipe: Recipe | None) -> None:
     model = meta_model(directory)
     refuse_incomplete(model, directory)
     if recipe is not None:
-        modules = quantized_modules(model, recipe)
-        refuse_unexportable(model, list(modules), directory)
+        names = checkpoint_names(model, Shards(directory).tensors)
+        refuse_unexportable(names, plan_of(model, recipe))
 
 
 def refuse_too_large(directory: Path, recipe: Recipe, place: Path, kept: int) -> None:
@@ -292,8 +292,7 @@ def _check_names(
     """Hold the plan against the names in the source's files."""
     document.source_tensors = len(names.parameter_of) + len(names.others)
     with found.refusals():
-        for module in plan.modules:
-            names.source_weight(module)
+        refuse_unexportable(names, plan)
     strangers = names.strangers(model.state_dict())
     if strangers := [each for each in strangers if not each.endswith(f".{STORED_SCALE}")]:
         found.warnings.append(

@@ -25,7 +25,7 @@ from app.quality.divergence import evaluation_of
 from workers.engine.architecture import moe_layers
 from workers.engine.calibration_rows import CalibrationRows, ModelLimits, read_rows
 from workers.engine.device import release_memory
-from workers.engine.evaluation import measure
+from workers.engine.evaluation import measure, refuse_unpredictable
 from workers.engine.export import Exported, export, exported_before, refuse_taken_destination
 from workers.engine.forward import pack_for
 from workers.engine.loading import limits_of, load_tokenizer
@@ -69,6 +69,7 @@ def build(run: Run) -> Figures:
         held_out = _built(run, spec.held_out, held_out=True)
         refuse_leaks(place, held_out)
         run.held_out = read_rows(held_out, tokenizer, limits)
+        refuse_unpredictable(run.held_out)
     if quantizes and _exported_before(run) is None:
         refuse_taken_destination(run.destination)
     run.result.set_id = run.rows.id
