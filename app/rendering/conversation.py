@@ -58,7 +58,13 @@ def prepared(
     """
     if reasoning == "native" and not template.reads_reasoning:
         reasoning = "inline"
-    return [_with_objects(_with_reasoning(message, reasoning)) for message in messages]
+    return [_with_objects(message) for message in with_reasoning(messages, reasoning)]
+
+
+def with_reasoning(messages: Sequence[Message], how: Reasoning) -> list[Message]:
+    """The conversation with the assistant's reasoning where ``how`` says: in
+    ``reasoning_content``, inside the words, or nowhere."""
+    return [_with_reasoning(message, how) for message in messages]
 
 
 def _with_reasoning(message: Message, how: Reasoning) -> Message:

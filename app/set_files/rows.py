@@ -22,6 +22,9 @@ from app.calibration.prompting import Assigned
 from app.calibration.spec import SetSpec
 from app.errors import CompositionRefused, Refused
 from app.facets import Facet
+from app.formatting import counted
+from app.rendering.chat_template import Message
+from app.rendering.conversation import with_reasoning
 from app.sources.rows import find_rows, messages_of, pinned_file
 
 BATCH_ROWS = 2_000
@@ -44,12 +47,13 @@ Conversations = Callable[[list[dict[str, Any]]], list[list[dict[str, Any]] | Non
 def write_rows(built: BuiltSet, form: str, place: Path, sources_dir: Path) -> list[str]:
     """Write a built set's rows to ``place``, beside it first, and give what is to be known of it.
 
-    ``messages`` are the conversations that were rendered, prompts in them; null where a source
-    that the set was built of is not here any more. Raises DiskFull, Refused for another format.
+    ``messages`` are the conversations that were rendered, prompts in them, reasoning where the set
+    has it; null where a source that the set was built of is not here any more. Raises DiskFull,
+    Refused for another format.
     """
     if form not in FORMATS:
         raise Refused(f"There is no format {form!r} for rows: give {' or '.join(FORMATS)}.")
-    warnings: list[str] = []
+    warnings = list(_cut_elsewhere(built)) if form == "jsonl" else []
     with new_file(place) as draft:
         batches = _with_messages(built, sources_dir, warnings)
         (_write_jsonl if form == "jsonl" else _write_parquet)(batches, draft)
@@ -66,6 +70,17 @@ def _write_jsonl(batches: Iterator[list[dict[str, Any]]], place: Path) -> None:
     with place.open("w", encoding="utf-8", newline="\n") as stream:
         for batch in batches:
             stream.writelines(_line(row) for row in batch)
+
+
+def _cut_elsewhere(built: BuiltSet) -> Iterator[str]:
+    """What is to be known of whole rows that are not cut at their tail here."""
+    truncation = built.identity["spec"]["truncation"]
+    cut = sum(part.cut_rows for part in built.report.slices)
+    if cut and truncation != "tail":
+        yield (
+            f"The rows are whole here, and {counted(cut, 'row')} of the set cut at the "
+            f"{truncation}: other tools cut the tail. Take parquet for the set's own tokens."
+        )
 
 
 def _line(row: dict[str, Any]) -> str:
@@ -116,12 +131,15 @@ def _conversations(built: BuiltSet, sources_dir: Path, warnings: list[str]) -> C
         made: list[list[dict[str, Any]] | None] = []
         for row in rows:
             original = found.get(row["row_id"])
-            messages = None if original is None else messages_of(original)
-            prompt = prompts.get(row["slice"])
-            if messages is not None and original is not None and prompt is not None:
-                given = Assigned(prompt, row["named_value"]).before(original, messages)
-                messages = [dict(message) for message in given]
-            made.append(messages)
+            if original is None:
+                made.append(None)
+                continue
+            messages: list[Message] = [*messages_of(original)]
+            if prompt := prompts.get(row["slice"]):
+                messages = Assigned(prompt, row["named_value"]).before(original, messages)
+            if spec.reasoning != "native":
+                messages = with_reasoning(messages, spec.reasoning)
+            made.append([dict(message) for message in messages])
         return made
 
     return of_batch

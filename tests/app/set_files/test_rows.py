@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 from pathlib import Path
@@ -12,11 +13,12 @@ import pytest
 from app.calibration.building import build_set
 from app.calibration.built_set import BuiltSet
 from app.calibration.spec import SetSpec
-from app.errors import Refused
+from app.errors import CompositionRefused, Refused
 from app.facets import Facet
 from app.set_files.rows import jsonl_lines, write_rows
 from app.sources.entry import FolderOrigin, SourceEntry
 from app.sources.store import Row, write_revision
+from tests.app.calibration.essays import essays, spec_over, write_source
 
 TALK = [
     {"role": "user", "content": "What is 6 × 7?"},
@@ -76,6 +78,45 @@ def test_parquet_has_the_tokens_and_only_texts_beside(built: BuiltSet, tmp_path:
     assert {str(field.type) for field in others} == {"string"}
     assert {facet.value for facet in Facet} <= set(table.column_names)
     assert TALK in [json.loads(text) for text in table["messages"].to_pylist()]
+
+
+@pytest.mark.parametrize(
+    ("reasoning", "answer"),
+    [
+        ("native", {"content": "42", "reasoning_content": "6 × 7"}),
+        ("stripped", {"content": "42"}),
+        ("inline", {"content": "<think>\n6 × 7\n</think>\n\n42"}),
+    ],
+)
+def test_messages_have_reasoning_where_the_set_has_it(
+    model_dir: Path, tmp_path: Path, reasoning: str, answer: dict[str, str]
+) -> None:
+    thought = {"role": "assistant", "content": "42", "reasoning_content": "6 × 7"}
+    write_source(tmp_path / "sources", "thought", [[TALK[0], thought]])
+    spec = spec_over("thought", reasoning=reasoning)
+    # the one row may be of either part
+    for split in ("calibration", "held_out"):
+        spec = spec.model_copy(update={"split": split})
+        with contextlib.suppress(CompositionRefused):
+            built = build_set(spec, tokenizer_dir=model_dir, sets_dir=tmp_path / "sets")
+    (line,) = jsonl_lines(built, tmp_path / "sources")
+    assert json.loads(line)["messages"][1] == {"role": "assistant", **answer}
+
+
+def test_whole_rows_of_a_set_that_is_cut_elsewhere_come_with_a_warning(
+    model_dir: Path, tmp_path: Path
+) -> None:
+    write_source(tmp_path / "sources", "essays", essays(8))
+    place = tmp_path / "rows.jsonl"
+    said = {}
+    for truncation in ("tail", "head", "middle"):
+        spec = spec_over("essays", truncation=truncation, max_length=32)
+        built = build_set(spec, tokenizer_dir=model_dir, sets_dir=tmp_path / "sets")
+        said[truncation] = write_rows(built, "jsonl", place, tmp_path / "sources")
+        assert write_rows(built, "parquet", place, tmp_path / "sources") == []
+    assert said["tail"] == []
+    assert f"{built.rows} rows of the set cut at the middle" in said["middle"][0]
+    assert "cut at the head" in said["head"][0]
 
 
 def test_rows_of_a_source_that_is_gone_keep_their_text(built: BuiltSet, tmp_path: Path) -> None:
