@@ -17,11 +17,13 @@ from app.set_files.prefixes import is_template
 from app.set_files.quantizers_format import ROOT, SET_KEYS
 from app.set_files.quantizers_reading import Part, Reading
 from app.set_files.section_comments import Heading
+from app.sources.entry import HubOrigin
 
 # Columns that hold what was asked. As raw text they are fed as if the model had said them.
 QUESTIONS = frozenset({"prompt", "instruction", "question", "problem", "user", "input", "query"})
 # Columns whose list of turns is known to end before the answer.
 HALVES = frozenset({"input", "prompt", "question"})
+USED = 0.8  # of a source's rows, the others are held out or do not fit
 STREAMED_ALL = 256  # what the quantizers tool takes of a streamed data set for "all"
 
 
@@ -136,14 +138,7 @@ def _method(reading: Reading) -> Said:
         "In the quantizers tool one row that does not fit its formatter stops the whole build. "
         "Here it is set aside with its number and reason.",
     )
-    for entry in entries:
-        if entry.rows == "all" and entry.streaming:
-            yield _at(
-                entry.lines["num_samples"],
-                f"All rows of a streamed data set: the quantizers tool takes the first "
-                f"{STREAMED_ALL}. Here all that are fetched are taken: a sample of as many as the "
-                "source's limit allows.",
-            )
+    yield from filter(None, map(_more_than_kept, reading.parts))
     for key, default in (("max_seq_length", "4,096"), ("seed", "42")):
         if reading.fields.given.get(key) is None:
             yield _at(line, f"{key} is missing: {default}, as the quantizers tool has it.")
@@ -152,6 +147,29 @@ def _method(reading: Reading) -> Said:
             reading.fields.line("shuffle"),
             "shuffle: false is kept and not followed: rows are fed in a seeded random order.",
         )
+
+
+def _more_than_kept(part: Part) -> ImportWarning | None:
+    """An entry that asks for more rows than its source keeps."""
+    origin, entry = part.source.origin, part.entry
+    limit = origin.rows_limit if isinstance(origin, HubOrigin) else None
+    if limit is None or (isinstance(entry.rows, int) and entry.rows <= USED * limit):
+        return None
+    line = entry.lines["num_samples"]
+    if entry.rows == "all" and entry.streaming:
+        return _at(
+            line,
+            f"All rows of a streamed data set: the quantizers tool takes the first {STREAMED_ALL}. "
+            f"Here all that are fetched are taken: a sample of at most {limit:,}, the limit of "
+            f"{part.source.name}.",
+        )
+    asked = "all rows" if entry.rows == "all" else f"{entry.rows:,} rows"
+    return _at(
+        line,
+        f"{entry.dataset} asks for {asked}, and {part.source.name} keeps a sample of {limit:,} of "
+        "which some are held out: fewer than asked for. Add it under another name with more rows "
+        "to draw.",
+    )
 
 
 def _sections(reading: Reading) -> Said:

@@ -37,7 +37,7 @@ from app.set_files.quantizers_reading import Part, Reading
 from app.set_files.quantizers_warnings import warnings_of
 from app.set_files.section_comments import Comments, read_comments
 from app.set_files.source_names import SourceNames
-from app.sources.entry import SourceEntry
+from app.sources.entry import ROWS_LIMIT, SourceEntry
 from app.validation import first_problem, kind, listed, shown
 from app.yaml_lines import Place, multiline_scalars
 
@@ -82,8 +82,9 @@ def import_quantizers(
     """
     fields = _set_fields(document, lines, where)
     comments = read_comments(text, multiline_scalars(text))
-    making = _Making(comments, fields, SourceNames(known))
-    parts = [making.part(entry) for entry in _entries(fields, lines, where)]
+    entries = _entries(fields, lines, where)
+    making = _Making(comments, fields, SourceNames(known), _asked_of_each(entries))
+    parts = [making.part(entry) for entry in entries]
     reading = Reading(parts, comments, fields, document)
     return ImportedSet(
         spec=_spec(reading, name),
@@ -134,6 +135,7 @@ class _Making:
     comments: Comments
     fields: Fields
     sources: SourceNames
+    asked: Mapping[tuple[str | None, ...], int | None]
 
     def __post_init__(self) -> None:
         self._taken: set[str] = set()
@@ -182,6 +184,7 @@ class _Making:
             "split": entry.split,
         }
         origin |= {"revision": entry.revision, "streaming": entry.streaming}
+        origin |= _rows_limit(self.asked[_data_of(entry)], entry.streaming)
         origin |= given.get("origin", {})
         if entry.dataset.startswith("/"):
             origin = {"kind": "folder", "path": entry.dataset}
@@ -258,6 +261,28 @@ def _params(entry: Entry, prompt: Prompt | None) -> dict[str, Any]:
         for name, value in entry.params.items()
         if name in known and not (name == "prefix" and (prompt or not value))
     }
+
+
+def _data_of(entry: Entry) -> tuple[str | None, ...]:
+    return entry.dataset, entry.subset, entry.split, entry.revision
+
+
+def _asked_of_each(entries: Sequence[Entry]) -> dict[tuple[str | None, ...], int | None]:
+    """The rows that the entries of each data set ask for together, None for all."""
+    asked: dict[tuple[str | None, ...], int | None] = {}
+    for entry in entries:
+        before = asked.get(_data_of(entry), 0)
+        every = entry.rows == "all" or before is None
+        asked[_data_of(entry)] = None if every else int(entry.rows) + int(before or 0)
+    return asked
+
+
+def _rows_limit(asked: int | None, streaming: bool) -> dict[str, int | None]:
+    """How many rows to keep of a data set of the hub so that those asked for are there: some are
+    held out, some do not fit. Of a streamed one no more than usual where all are asked for."""
+    if asked is None:
+        return {} if streaming else {"rows_limit": None}
+    return {"rows_limit": min(2 * asked, 10**7)} if 2 * asked > ROWS_LIMIT else {}
 
 
 def _own_params(entry: Entry) -> dict[str, Any]:
