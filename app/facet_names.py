@@ -54,7 +54,11 @@ _OTHER_NAMES: dict[Facet, dict[str, str]] = {
         "ara": "ar", "deu": "de", "eng": "en", "fra": "fr", "heb": "he", "hin": "hi",
         "jpn": "ja", "kor": "ko", "por": "pt", "rus": "ru", "spa": "es", "tur": "tr", "zho": "zh",
     },
-    Facet.PROGRAMMING_LANGUAGE: {**TAGS, "assembly": "x86-64 ASM", "common lisp": "Lisp"},
+    Facet.PROGRAMMING_LANGUAGE: {
+        **TAGS, "assembly": "x86-64 ASM", "c sharp": "C#", "common lisp": "Lisp", "f sharp": "F#",
+        "objective c": "Objective-C", "python 3": "Python", "vb.net": "Visual Basic",
+        "visual basic .net": "Visual Basic",
+    },
     Facet.DOMAIN: {"coding": "code", "programming": "code", "chat": "general-chat"},
 }  # fmt: skip
 
@@ -62,7 +66,7 @@ _OTHER_NAMES: dict[Facet, dict[str, str]] = {
 def known_value(facet: Facet, label: str) -> str:
     """The vocabulary's value for a label in any case (``python`` → ``Python``, ``German`` →
     ``de``); a label it does not know stays."""
-    key = label.lower()
+    key = label.strip().lower()
     if facet is Facet.SPOKEN_LANGUAGE:  # fr-CA and pt_BR are French and Portuguese
         key = key if key in _names(facet) else key.replace("_", "-").partition("-")[0]
     return _names(facet).get(key, label)

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from app.facet_names import known_value
 from app.facets import Facet
 from app.formatting import counted, number
 from app.prompts.sandbox import PromptRefused
@@ -16,6 +17,14 @@ from app.sources.entry import SourceName
 from app.sources.starter_corpus import PACKS, Split
 
 Duplicates = Literal["keep", "drop"]
+
+
+def no_truth(value: Any) -> Any:
+    """The value of a number's field. YAML's ``yes`` is true, which Python takes for 1: raises
+    ValueError."""
+    if isinstance(value, bool):
+        raise ValueError(f"{value} is true or false: give a number")
+    return value
 
 
 class Prompt(BaseModel):
@@ -91,6 +100,21 @@ class Slice(BaseModel):
             return counted(self.tokens, "token")
         return "all rows" if self.rows == "all" else counted(self.rows or 0, "row")
 
+    @field_validator("weight", "tokens", "rows", mode="before")
+    @classmethod
+    def _amounts_are_numbers(cls, value: Any) -> Any:
+        return no_truth(value)
+
+    @field_validator("facets")
+    @classmethod
+    def _values_by_their_names(
+        cls, facets: dict[Facet, tuple[str, ...]]
+    ) -> dict[Facet, tuple[str, ...]]:
+        return {
+            facet: tuple(dict.fromkeys(known_value(facet, value) for value in values))
+            for facet, values in facets.items()
+        }
+
     @model_validator(mode="after")
     def _has_one_budget(self) -> Slice:
         given = [name for name in ("weight", "tokens", "rows") if getattr(self, name) is not None]
@@ -132,6 +156,11 @@ class SetSpec(BaseModel):
     reasoning: Reasoning = "native"
     notes: tuple[str, ...] = ()
     extra: dict[str, Any] = {}
+
+    @field_validator("token_budget", "max_length", "seed", "min_tokens", mode="before")
+    @classmethod
+    def _amounts_are_numbers(cls, value: Any) -> Any:
+        return no_truth(value)
 
     @model_validator(mode="after")
     def _parts_fit_together(self) -> SetSpec:

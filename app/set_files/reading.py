@@ -13,6 +13,7 @@ from app.calibration.spec import SetSpec
 from app.errors import Refused
 from app.nearest import nearest
 from app.set_files.imported_set import ImportedEntry, ImportedSet, ImportWarning
+from app.set_files.quantizers_format import plain
 from app.set_files.quantizers_yaml import import_quantizers, is_quantizers
 from app.set_files.source_names import SourceNames
 from app.sources.entry import SourceEntry
@@ -23,6 +24,8 @@ from app.yaml_lines import Place, decoded, load_with_lines, sentence
 # Beside the fields of SetSpec our own file carries the catalogue entries its set uses.
 CATALOGUE = "catalogue"
 MAX_CHARACTERS = 500_000
+# What a file may say anything in.
+OPEN = ("extra", "params")
 
 
 def read_set_file(
@@ -59,7 +62,7 @@ def _own(
             f"{where}, line {lines.get((), 1)}: {shown(document)} is {kind(document)}; a set is a "
             "mapping with calibration_set (quantizers) or name and slices (ours)."
         )
-    given = dict(document)
+    given = _with_plain(document)
     listed = given.pop(CATALOGUE, [])
     if not isinstance(listed, list):
         raise Refused(f"{where}, line {lines[(CATALOGUE,)]}, {CATALOGUE}: give a list of sources.")
@@ -82,6 +85,15 @@ def _own(
         categories=[],
         warnings=warnings,
     )
+
+
+def _with_plain(value: Any) -> Any:
+    """A document whose fields that hold whatever a file says hold what JSON can write."""
+    if isinstance(value, dict):
+        return {
+            key: plain(held) if key in OPEN else _with_plain(held) for key, held in value.items()
+        }
+    return [_with_plain(each) for each in value] if isinstance(value, list) else value
 
 
 def _settled(

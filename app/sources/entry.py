@@ -14,9 +14,11 @@ from pydantic import (
     ConfigDict,
     Field,
     WithJsonSchema,
+    field_validator,
     model_validator,
 )
 
+from app.facet_names import known_value
 from app.facets import Facet
 
 # A name is a folder of the data directory: no separators, no leading dot.
@@ -136,6 +138,12 @@ class SourceEntry(BaseModel):
     license: Annotated[str, Field(max_length=200)] | None = None
     enabled: bool = True
     set_aside_limit: Annotated[int, Field(ge=0)] | None = None
+
+    @field_validator("tags")
+    @classmethod
+    def _tags_by_their_names(cls, tags: dict[Facet, str]) -> dict[Facet, str]:
+        """As the labels that rows carry: ``c++`` and ``C++`` are one language."""
+        return {facet: known_value(facet, tag) for facet, tag in tags.items()}
 
     @property
     def recipe(self) -> str:

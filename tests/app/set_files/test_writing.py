@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -260,3 +261,35 @@ def test_a_name_that_is_another_source_here_is_changed() -> None:
     assert again.spec.slices[3].sources == ("humaneval-rust-train",)
     (warning,) = again.warnings
     assert "humaneval-rust is another source in this catalogue" in warning.message
+
+
+@pytest.mark.parametrize("odd", ["!!binary gICA", ".nan", ".inf", "2026-01-01", "!!set {b, a}"])
+def test_what_json_cannot_write_is_kept_as_text(odd: str) -> None:
+    part = f"{{name: x, rows: 1, extra: {{o: {odd}}}}}"
+    text = f"name: a\nextra: {{odd: {odd}, 1: 2}}\nslices: [{part}]"
+    spec = read_set_file(text, "odd.yaml").spec
+    kept = json.loads(json.dumps(spec.model_dump(mode="json"), allow_nan=False))
+    assert kept["extra"]["odd"] == kept["slices"][0]["extra"]["o"] is not None
+    assert read_set_file(export_set(spec, {}, own=True).text, "again.yaml").spec == spec
+
+
+@pytest.mark.parametrize(
+    ("line", "field"),
+    [("token_budget: yes", "token_budget"), ("seed: on", "seed"), ("min_tokens: no", "min_tokens")],
+)
+def test_truth_is_no_number(line: str, field: str) -> None:
+    with pytest.raises(Refused, match=rf"line 2, {field}: \w+ is true or false: give a number"):
+        read_set_file(f"name: a\n{line}\nslices: [{{name: x, rows: 1}}]", "set.yaml")
+    with pytest.raises(Refused, match=r"slices\.0\.rows: True is true or false: give a number"):
+        read_set_file("name: a\nslices: [{name: x, rows: yes}]", "set.yaml")
+
+
+def test_values_are_the_vocabularys_however_they_are_written() -> None:
+    values = "{programming_language: [c++, C++, PYTHON, 'c#'], spoken_language: [zh-Hans, pt-BR]}"
+    (part,) = read_set_file(
+        f"name: a\nslices: [{{name: x, rows: 1, facets: {values}}}]", "set.yaml"
+    ).spec.slices
+    assert part.facets == {
+        Facet.PROGRAMMING_LANGUAGE: ("C++", "Python", "C#"),
+        Facet.SPOKEN_LANGUAGE: ("zh", "pt"),
+    }

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
+from app.facets import Facet
 from app.sources.entry import SourceEntry
 
 
@@ -41,3 +42,15 @@ def test_the_recipe_follows_what_rows_depend_on() -> None:
 def test_an_entry_reads_back_as_it_was() -> None:
     entry = hub(split="train_sft", streaming=True)
     assert SourceEntry.model_validate_json(entry.model_dump_json()) == entry
+
+
+def test_a_tag_is_the_value_that_rows_of_its_language_carry() -> None:
+    tags = {"programming_language": "c#", "spoken_language": "pt-BR", "domain": "General chat"}
+    entry = SourceEntry.model_validate(
+        {"name": "a", "origin": {"kind": "hub", "id": "a/b"}, "tags": tags}
+    )
+    assert entry.tags == {
+        Facet.PROGRAMMING_LANGUAGE: "C#",
+        Facet.SPOKEN_LANGUAGE: "pt",
+        Facet.DOMAIN: "general-chat",
+    }
