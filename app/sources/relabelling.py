@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from app.facets import Facet
 from app.sources.entry import SourceEntry
@@ -40,6 +41,7 @@ def relabelled(entry: SourceEntry, file: RowsFile, sources_dir: Path) -> RowsFil
         _rows(file, manifest.entry.license),
         sources_dir,
         sampling=manifest.sampling,
+        made_of=manifest,
     )
     return made
 
@@ -54,5 +56,11 @@ def _rows(file: RowsFile, license_before: str | None) -> Iterator[Row | SetAside
                 messages=json.loads(row["messages"]) if row["messages"] else None,
                 text=row["text"],
                 facets={facet: row[facet.value] for facet in own},
-                license=row["license"] if row["license"] != license_before else None,
+                license=row["license"] if _is_own(row, license_before) else None,
             )
+
+
+def _is_own(row: Mapping[str, Any], license_before: str | None) -> bool:
+    """Whether a row named its licence itself; revisions of before that was kept are asked whether
+    it is another than their entry's."""
+    return bool(row.get("own_license", row["license"] != license_before))

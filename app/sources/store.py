@@ -48,6 +48,7 @@ SCHEMA = pa.schema(
         ("own_facets", pa.string()),  # the facets the row itself named, by comma; others are tags
         ("source", pa.string()),
         ("license", pa.string()),
+        ("own_license", pa.bool_()),  # whether the row itself named it
         ("split", pa.string()),
     ]
 )
@@ -132,17 +133,22 @@ def write_revision(
     *,
     sampling: str = "every row",
     progress: Progress | None = None,
+    made_of: SourceManifest | None = None,
 ) -> RowsFile:
     """Keep a source's rows as a revision, and let new sets use it.
 
     Rows are written as they come, a batch at a time; of rows with the same content the first is
-    kept. Raises TooManySetAside past the entry's limit, Refused when no row fits, DiskFull;
+    kept. Of rows that a revision ``made_of`` kept, its counts of those it did not keep are taken
+    over. Raises TooManySetAside past the entry's limit, Refused when no row fits, DiskFull;
     then nothing is kept.
     """
     file = place_of(entry, commit, sources_dir)
     with new_directory(file.path.parent) as draft:
         tally = _write_rows(draft, entry, rows, progress)
         manifest = _manifest(draft / ROWS, entry, commit, sampling, tally)
+        if made_of is not None:
+            counts = {name: getattr(made_of, name) for name in ("read", "set_aside", "repeated")}
+            manifest = manifest.model_copy(update=counts)
         write_model(draft / MANIFEST, manifest)
     make_current(file, sources_dir)
     return file
@@ -263,6 +269,7 @@ def _columns(entry: SourceEntry, row: Row) -> dict[str, Any]:
         "own_facets": ",".join(facet.value for facet in Facet if row.facets.get(facet)),
         "source": entry.name,
         "license": row.license or entry.license,
+        "own_license": bool(row.license),
         "split": split_of(row.id),
     }
 

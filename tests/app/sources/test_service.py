@@ -24,6 +24,7 @@ from app.sources.entry import HubOrigin, SourceEntry
 from app.sources.rows import iterate_rows, rows_file
 from app.sources.search import SourceQuery, matching
 from app.sources.starter_corpus import PACKS, load_rows, pack_file
+from app.sources.store import load_manifest
 
 CHAT = [
     {"messages": [{"role": "user", "content": f"Question {i}"},
@@ -107,6 +108,20 @@ def test_a_taken_name_is_a_conflict_and_the_first_stays(
     with pytest.raises(Conflict, match="'permissive' already"):
         upload(session, settings, file_name="permissive.jsonl.gz")
     assert rows_file("talk", settings.sources_dir).rows == 30
+
+
+def test_another_licence_leaves_what_rows_say_of_theirs_and_what_was_counted(
+    session: Session, settings: Settings
+) -> None:
+    said = {"license": "MIT"}
+    rows = [CHAT[0] | said, CHAT[1], CHAT[0], {"messages": [], "lang": "fr"}]
+    upload(session, settings, rows=rows, license="MIT")
+    before = load_manifest(rows_file("talk", settings.sources_dir))
+    service.change(session, settings, "talk", {"license": "Apache-2.0"})
+    now = load_manifest(rows_file("talk", settings.sources_dir))
+    assert now.licenses == {"Apache-2.0": 1, "MIT": 1}
+    counts = (now.read, now.rows, now.repeated, now.set_aside)
+    assert counts == (before.read, before.rows, before.repeated, before.set_aside) == (4, 2, 1, 1)
 
 
 def test_new_tags_are_on_the_rows_at_once_and_their_own_stay(
