@@ -98,7 +98,7 @@ def programming_language(code: str, tag: str = "") -> Told:
     if found:
         # CUDA, Metal and code for Vulkan are C++ with something more
         return Told(found, frozenset(others if found == "C++" else {found}))
-    if score < LEAST_SCORE:
+    if score < LEAST_SCORE or label in TEXT_LABELS | DATA_LABELS:
         return Told(is_text=label in TEXT_LABELS, is_data=label in DATA_LABELS)
     return Told(own, frozenset(others) | ({own} if own else frozenset()))
 

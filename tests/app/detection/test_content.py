@@ -141,6 +141,17 @@ def test_what_is_not_told_apart_is_said() -> None:
     assert {"C", "C++", "CUDA"} <= told.could_be
 
 
+def test_worked_sums_and_formulas_are_prose() -> None:
+    sums = (
+        "Natalia sold 48/2 = <<48/2=24>>24 clips in May.\n"
+        "Natalia sold 48+24 = <<48+24=72>>72 clips altogether in April and May.\n#### 72"
+    )
+    (found,) = detect(sums)
+    assert (found.kind, found.spoken_language) == ("prose", "en")
+    (found,) = detect("2 H2 + O2 -> 2 H2O; (NH4)2SO4 + 2 NaOH -> Na2SO4 + 2 NH3 + 2 H2O")
+    assert found.kind == "prose"
+
+
 def test_json_is_data_in_the_language_of_its_words() -> None:
     text = '{"name": "wetter", "beschreibung": "Gibt das Wetter an einem Ort für morgen zurück."}'
     (found,) = detect(text)
