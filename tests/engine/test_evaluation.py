@@ -7,14 +7,14 @@ import math
 import numpy as np
 import pytest
 import torch
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from app.errors import CompositionRefused, NotFinite
 from app.jobs.spec import Evaluation
 from app.quality.divergence import evaluation_of
 from app.quality.evaluated_rows import EvaluatedRows
 from tests.engine.conftest import Job
-from tests.engine.tiny_models import MOE, rows_of, tiny_model
+from tests.engine.tiny_models import MOE, granite_moe, mixtral, rows_of, tiny_model
 from workers.engine import forward, observation
 from workers.engine.calibration_rows import CalibrationRow, CalibrationRows
 from workers.engine.evaluation import compare, measure
@@ -44,9 +44,12 @@ def test_a_model_is_itself() -> None:
     assert (found.rows, found.tokens) == (3, 8 + 29 + 13)
 
 
+@pytest.mark.parametrize(
+    "config", [mixtral(), granite_moe(logits_scaling=6.0)], ids=["mixtral", "scaled logits"]
+)
 @torch.no_grad()
-def test_figures_are_those_of_every_row_alone() -> None:
-    base, other = (tiny_model(MOE["mixtral"](), seed=seed) for seed in (0, 1))
+def test_figures_are_those_of_every_row_alone(config: PreTrainedConfig) -> None:
+    base, other = (tiny_model(config, seed=seed) for seed in (0, 1))
     kl, loss, tokens = 0.0, 0.0, 0
     for row in ROWS.rows:
         ids = torch.from_numpy(row.input_ids.astype(np.int64))[None]
@@ -59,6 +62,19 @@ def test_figures_are_those_of_every_row_alone() -> None:
     assert found.perplexity == pytest.approx(math.exp(loss / tokens), rel=1e-4)
     assert found.kl_low < found.kl_mean < found.kl_high
     assert all(0 <= layer.share < 1 for layer in found.router_same)
+
+
+@torch.no_grad()
+def test_logits_of_half_precision_are_not_rounded_to_it() -> None:
+    base, other = (tiny_model(mixtral(), torch.bfloat16, seed) for seed in (0, 1))
+    batches = pack_for(base, ROWS.rows)
+    first, second = observe(base, batches), observe(other, batches)
+    found = first.head(first.hidden[0])
+    exact = first.hidden[0].float() @ base.lm_head.weight.float().T
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, exact, atol=1e-5, rtol=1e-5)
+    assert (found.bfloat16().float() != found).any()
+    assert compare(first, second, ROWS).kl_mean > 0
 
 
 def test_slices_need_two_rows_that_can_be_predicted() -> None:

@@ -100,11 +100,10 @@ def qwen2_moe() -> PreTrainedConfig:
     )  # fmt: skip
 
 
-def granite_moe() -> PreTrainedConfig:
+def granite_moe(**changes: object) -> PreTrainedConfig:
     """Granite-MoE: its checkpoints keep the experts fused."""
-    return GraniteMoeConfig(
-        **WITHOUT_HEAD, intermediate_size=32, num_local_experts=4, num_experts_per_tok=2
-    )
+    sizes = {"intermediate_size": 32, "num_local_experts": 4, "num_experts_per_tok": 2}
+    return GraniteMoeConfig(**{**WITHOUT_HEAD, **sizes, **changes})
 
 
 def gpt_oss() -> PreTrainedConfig:

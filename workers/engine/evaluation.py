@@ -1,18 +1,15 @@
 """How far the quantized model is from the original, on rows that calibration did not see.
 
-KL(original ‖ quantized) of the next-token distributions, in nats, from float32 log-softmax summed
-in float64. Each token that has a next token in its row counts once. What is measured is summed by
-row and kept (``app.quality.evaluated_rows``); the figures are made of that
-(``app.quality.divergence``).
+KL(original ‖ quantized) of the next-token distributions, in nats, from float32 logits and
+log-softmax (``workers.engine.head``) summed in float64. Each token that has a next token in its
+row counts once. What is measured is summed by row and kept (``app.quality.evaluated_rows``); the
+figures are made of that (``app.quality.divergence``).
 """
 
 from __future__ import annotations
 
-from typing import cast
-
 import numpy as np
 import torch
-from torch import nn
 
 from app.errors import CompositionRefused, NotFinite
 from app.jobs.spec import Evaluation
@@ -20,6 +17,7 @@ from app.quality.divergence import evaluation_of
 from app.quality.evaluated_rows import EvaluatedRows
 from workers.engine.batches import PackedBatch
 from workers.engine.calibration_rows import FACET_COLUMNS, CalibrationRows
+from workers.engine.head import Head
 from workers.engine.observation import Observed
 
 LOGITS_A_CHUNK = 256
@@ -66,8 +64,8 @@ def measure(original: Observed, quantized: Observed, rows: CalibrationRows) -> E
 def _add_predictions(
     sums: EvaluatedRows,
     batch: PackedBatch,
-    original: tuple[nn.Module, torch.Tensor],
-    quantized: tuple[nn.Module, torch.Tensor],
+    original: tuple[Head, torch.Tensor],
+    quantized: tuple[Head, torch.Tensor],
 ) -> None:
     """Add a batch, a few hundred positions at a time, so that the logits of a large vocabulary
     are never held for all of it."""
@@ -105,11 +103,8 @@ def _require_finite(
     )
 
 
-def _log_probabilities(
-    head: nn.Module, hidden: torch.Tensor, positions: torch.Tensor
-) -> torch.Tensor:
-    weight = cast(torch.Tensor, head.weight)
-    return torch.log_softmax(head(hidden[positions].to(weight.device)).float(), dim=-1)
+def _log_probabilities(head: Head, hidden: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+    return torch.log_softmax(head(hidden[positions]), dim=-1)
 
 
 def _add_routing(

@@ -7,7 +7,6 @@ file that nothing names, so it is gone with the process.
 
 from __future__ import annotations
 
-import copy
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -34,6 +33,7 @@ from workers.engine.architecture import (
 from workers.engine.batches import PackedBatch
 from workers.engine.device import compute_device
 from workers.engine.forward import Progress, last_hidden
+from workers.engine.head import Head
 from workers.engine.routing import RoutingTally, routed_tokens
 
 IN_MEMORY_BYTES = 256_000_000
@@ -71,7 +71,7 @@ class Observed:
     hidden: list[torch.Tensor]
     chosen: list[dict[int, torch.Tensor]]
     router: RouterLogits
-    head: nn.Module
+    head: Head
 
 
 @torch.no_grad()
@@ -126,14 +126,7 @@ def observe(
         for found in last_hidden(model, batches, before, progress):
             finite.require()
             hidden.append(found.cpu())
-    return Observed(batches, layers, hidden, chosen, router, _head_of(model))
-
-
-def _head_of(model: PreTrainedModel) -> nn.Module:
-    """The output embeddings, where logits are computed."""
-    head: nn.Module = model.get_output_embeddings()  # type: ignore[no-untyped-call]
-    device = compute_device()
-    return head if model.device.type == device.type else copy.deepcopy(head).to(device)
+    return Observed(batches, layers, hidden, chosen, router, Head(model))
 
 
 def _router_logits(
