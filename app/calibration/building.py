@@ -35,6 +35,7 @@ from app.calibration.spec import SetSpec
 from app.errors import CompositionRefused
 from app.facets import Facet
 from app.rendering.chat_template import TEMPLATE_DATE, RowRefused
+from app.rendering.renderer import ALGORITHM as RENDERING
 from app.rendering.renderer import Rendered, Renderer
 from app.sources.entry import SourceEntry
 from app.sources.pinning import TellFetching, fetch_missing
@@ -109,6 +110,7 @@ def _identity(
         "format": MANIFEST_FORMAT,
         "algorithm": ALGORITHM,
         "duplicates": duplicates.ALGORITHM,
+        "rendering": RENDERING,
         "spec": spec.model_dump(mode="json"),
         "seed": spec.seed,
         "sources": [{"name": file.source, "revision": file.revision} for file in files],

@@ -26,8 +26,9 @@ from app.calibration.pool import FacetColumn, Pool, row_hashes
 from app.calibration.prompting import most_tokens
 from app.calibration.spec import SetSpec, Slice
 from app.facets import Facet
-from app.rendering.chat_template import RowRefused
+from app.rendering.chat_template import TEMPLATE_DATE, RowRefused
 from app.rendering.conversation import Reasoning
+from app.rendering.renderer import ALGORITHM as RENDERING
 from app.rendering.renderer import Renderer
 from app.rendering.tokenizer import ModelTokenizer
 from app.sources.rows import RowsFile, iterate_rows, messages_of
@@ -165,7 +166,8 @@ def load_index(
 
 def index_key(file: RowsFile, renderer: Renderer) -> str:
     """The name of a source's index: a hash of all its lengths depend on."""
-    parts = [FORMAT, file.source, file.revision, renderer.reasoning]
+    parts = [FORMAT, RENDERING, TEMPLATE_DATE.date().isoformat()]
+    parts += [file.source, file.revision, renderer.reasoning]
     parts += [renderer.template.sha256, renderer.tokenizer.sha256]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 

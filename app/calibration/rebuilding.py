@@ -11,10 +11,12 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from app.calibration import duplicates
 from app.calibration.built_set import MANIFEST_FORMAT
 from app.calibration.composition import ALGORITHM
 from app.calibration.spec import SetSpec
 from app.errors import CompositionRefused
+from app.rendering.renderer import ALGORITHM as RENDERING
 from app.rendering.renderer import Renderer
 
 
@@ -57,11 +59,11 @@ def read_manifest(file: Path) -> Rebuild | None:
         identity = document["identity"]
     except (ValueError, KeyError, TypeError):
         return None
-    made_by = identity.get("format"), identity.get("algorithm")
-    if made_by != (MANIFEST_FORMAT, ALGORITHM):
+    made_by = [identity.get(key) for key in ("format", "algorithm", "rendering", "duplicates")]
+    if made_by != [MANIFEST_FORMAT, ALGORITHM, RENDERING, duplicates.ALGORITHM]:
         raise CompositionRefused(
-            f"{file} was written by another version of Calibrant, which chose rows another way: "
-            "the same bytes cannot be had from this one."
+            f"{file} was written by another version of Calibrant, which chose or rendered rows "
+            "another way: the same bytes cannot be had from this one."
         )
     try:
         return Rebuild(

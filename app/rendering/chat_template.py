@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -32,6 +33,11 @@ MAX_CHARACTERS = 16_000_000
 MAX_SECONDS = 20.0
 
 Message = Mapping[str, Any]
+
+# Of a message: content of several parts may have one that is called thinking too.
+_READS_THINKING = re.compile(
+    r"""\bmessage\.thinking\b|\bmessage\[["']thinking["']\]|["']thinking["'] in message\b"""
+)
 
 # What a template's own code can raise: its refusals, and the mistakes of its expressions.
 _TEMPLATE_FAILURES = (
@@ -63,9 +69,12 @@ class ChatTemplate:
         return hashlib.sha256(content.encode()).hexdigest()
 
     @property
-    def reads_reasoning(self) -> bool:
-        """Whether the template takes reasoning apart from the assistant's words."""
-        return "reasoning_content" in self.source
+    def reasoning_field(self) -> str | None:
+        """The field of a message from which the template takes reasoning apart from the words:
+        ``reasoning_content``, or ``thinking`` (gpt-oss); None where it reads neither."""
+        if "reasoning_content" in self.source:
+            return "reasoning_content"
+        return "thinking" if _READS_THINKING.search(self.source) else None
 
     @cached_property
     def _compiled(self) -> Template:

@@ -14,6 +14,9 @@ from app.rendering.chat_template import ChatTemplate, Message, RowRefused
 # How reasoning reaches the model: inside the assistant's words, as the template wants it, not.
 Reasoning = Literal["inline", "native", "stripped"]
 
+# The field in which rows have their reasoning.
+NATIVE = "reasoning_content"
+
 # Reasoning as models write it into their own words: before the answer, between these marks.
 _THINKING = re.compile(r"\A\s*<think>(?P<reasoning>.*?)</think>\s*(?P<rest>.*)\Z", re.DOTALL)
 
@@ -52,13 +55,15 @@ def prepared(
 ) -> list[Message]:
     """The conversation as the template is given it.
 
-    Reasoning goes where ``reasoning`` says; a template that never reads ``reasoning_content`` is
-    given native reasoning inside the words, or it would be lost. The arguments of tool calls are
+    Reasoning goes where ``reasoning`` says; a template that reads it from no field is given native
+    reasoning inside the words, or it would be lost. The arguments of tool calls are
     objects, as templates expect (transformers' "Tool use" guide), where they came as JSON text.
     """
-    if reasoning == "native" and not template.reads_reasoning:
+    field = template.reasoning_field
+    if reasoning == "native" and field is None:
         reasoning = "inline"
-    return [_with_objects(message) for message in with_reasoning(messages, reasoning)]
+    placed = with_reasoning(messages, reasoning)
+    return [_with_objects(_with_field(message, field)) for message in placed]
 
 
 def with_reasoning(messages: Sequence[Message], how: Reasoning) -> list[Message]:
@@ -67,20 +72,27 @@ def with_reasoning(messages: Sequence[Message], how: Reasoning) -> list[Message]
     return [_with_reasoning(message, how) for message in messages]
 
 
+def _with_field(message: Message, field: str | None) -> Message:
+    """The message, its reasoning in the field that the template reads."""
+    if field in (None, NATIVE) or NATIVE not in message:
+        return message
+    return {field if key == NATIVE else key: value for key, value in message.items()}
+
+
 def _with_reasoning(message: Message, how: Reasoning) -> Message:
     if message.get("role") != "assistant":
         return message
-    content, reasoning = message.get("content"), message.get("reasoning_content")
+    content, reasoning = message.get("content"), message.get(NATIVE)
     rest = content
     if not reasoning and isinstance(content, str) and (found := _THINKING.match(content)):
         reasoning, rest = found["reasoning"].strip("\n"), found["rest"]
     if not isinstance(reasoning, str) or not reasoning.strip():
         return message
-    plain = {key: value for key, value in message.items() if key != "reasoning_content"}
+    plain = {key: value for key, value in message.items() if key != NATIVE}
     if how == "stripped":
         return {**plain, "content": rest}
     if how == "native":
-        return {**plain, "content": rest, "reasoning_content": reasoning}
+        return {**plain, "content": rest, NATIVE: reasoning}
     words = rest if isinstance(rest, str) else ""
     return {**plain, "content": f"<think>\n{reasoning}\n</think>\n\n{words}"}
 
@@ -146,7 +158,8 @@ def _found(text: str, messages: Sequence[Message]) -> Iterator[tuple[int, int] |
     position = 0
     for at, message in enumerate(messages):
         start = None
-        thought, said = _trimmed(message, "reasoning_content"), _trimmed(message, "content")
+        thought = _trimmed(message, NATIVE) or _trimmed(message, "thinking")
+        said = _trimmed(message, "content")
         place = text.find(thought, position) if thought else -1
         # templates leave reasoning out of earlier turns: what has no words of this or the next
         # turn after it is the reasoning of a later one
@@ -170,6 +183,4 @@ def _trimmed(message: Message, field: str) -> str:
 
 
 def _has_words(message: Message) -> bool:
-    return bool(
-        message.get("content") or message.get("reasoning_content") or message.get("tool_calls")
-    )
+    return any(message.get(field) for field in ("content", NATIVE, "thinking", "tool_calls"))

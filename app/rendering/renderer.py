@@ -15,6 +15,10 @@ from app.rendering.conversation import Reasoning, Turn, prepared, turns_in
 from app.rendering.tokenizer import ModelTokenizer, load_tokenizer
 from app.rendering.truncation import Cut, Truncation, cut_of
 
+# In the manifest of every set and the name of every index: another way of rendering, or of finding
+# each turn's words, is another text or other counts.
+ALGORITHM = 2
+
 # A length no row reaches.
 UNCUT = 2**31 - 1
 

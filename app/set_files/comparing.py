@@ -37,6 +37,7 @@ MADE_OF = {
     "template_sha256": "chat template",
     "template_date": "date in the chat template",
     "algorithm": "algorithm",
+    "rendering": "way of rendering",
     "packages": "packages",
     "sources": "revisions of sources",
 }

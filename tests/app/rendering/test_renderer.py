@@ -138,6 +138,11 @@ def test_a_long_row_is_cut_where_it_is_asked_and_says_where(
     assert tokens_of(tokenizer, whole.text[end:]) == last
 
 
+GPT_OSS = (
+    "{% for message in messages %}{{ message.content }}|"
+    "{% if 'thinking' in message %}{{ message.thinking }}{% endif %};{% endfor %}"
+)
+PARTS = "{% for m in messages %}{{ m.content }};{{ (m.parts or {})['thinking'] }}{% endfor %}"
 THINKING = "{% for m in messages %}{{ m.content }}|{{ m.reasoning_content or '' }};{% endfor %}"
 
 
@@ -150,6 +155,11 @@ THINKING = "{% for m in messages %}{{ m.content }}|{{ m.reasoning_content or '' 
         # a template that does not know reasoning would lose it
         (PLAIN, "native", "[user]Hi;[assistant]<think>\n2+3\n</think>\n\nFive;"),
         (PLAIN, "stripped", "[user]Hi;[assistant]Five;"),
+        (GPT_OSS, "native", "Hi|;Five|2+3;"),
+        (GPT_OSS, "inline", "Hi|;<think>\n2+3\n</think>\n\nFive|;"),
+        (GPT_OSS, "stripped", "Hi|;Five|;"),
+        # a part of a content is no message
+        (PARTS, "native", "Hi;<think>\n2+3\n</think>\n\nFive;"),
     ],
 )
 @pytest.mark.parametrize(
