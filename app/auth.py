@@ -75,7 +75,8 @@ def login(
 ) -> Response:
     """Take the token, set the session cookie and go where the person wanted to go."""
     expected = settings.token.get_secret_value() if settings.token else ""
-    if expected and not _same(token, expected):
+    # A token is often pasted, and with the space or the line's end beside it.
+    if expected and not _same(token.strip(), expected.strip()):
         context = {"next": _safe_next(next), "error": "That is not this server's token."}
         return templates.TemplateResponse(request, "login.html", context, status_code=401)
     response = RedirectResponse(_safe_next(next), status_code=303)

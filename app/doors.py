@@ -9,7 +9,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.auth import is_let_in, login_address
 from app.csrf import is_cross_site
-from app.negotiation import error_response, wants_html
+from app.negotiation import error_response, is_fragment_request, wants_html
 from app.security_headers import HEADERS
 from app.settings import Settings
 
@@ -43,7 +43,9 @@ class Doors:
             return error_response(request, 403, sentence)
         if is_let_in(self.settings, request.url.path, headers, request.cookies):
             return None
-        if request.method == "GET" and wants_html(request):
+        # A part of a page that was asked for is not swapped for the page of the login.
+        is_page = wants_html(request) and not is_fragment_request(request)
+        if request.method == "GET" and is_page:
             return RedirectResponse(login_address(request), status_code=303)
         sentence = "Give the server's token: log in, or send it as Authorization: Bearer."
         return error_response(request, 401, sentence, headers={"WWW-Authenticate": "Bearer"})

@@ -28,7 +28,6 @@ FORM_TYPE = "application/x-www-form-urlencoded"
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 ADVICE = {
-    401: "Log in with the server's token.",
     403: "Open the page from Calibrant itself and try again.",
     404: "Look for it in the lists: the navigation above leads to them.",
     405: "Go back and use the buttons of the page.",

@@ -80,6 +80,18 @@ def test_a_script_sends_the_token_as_bearer(public: TestClient) -> None:
     assert good.status_code == 200
 
 
+def test_a_part_of_a_page_is_not_swapped_for_the_login(public: TestClient) -> None:
+    part = public.get("/jobs", headers={"accept": "text/html", "hx-request": "true"})
+    assert part.status_code == 401
+    assert part.text.startswith('<p class="problem" role="alert" data-refused>')
+    assert 'href="/login" target="_blank"' in part.text
+
+
+@pytest.mark.parametrize("typed", [f" {TOKEN}", f"{TOKEN}\n", TOKEN])
+def test_a_token_is_taken_with_the_space_it_was_pasted_with(public: TestClient, typed: str) -> None:
+    assert public.post("/login", data={"token": typed}).status_code == 303
+
+
 def test_another_tokens_session_is_none(public: TestClient) -> None:
     public.cookies.set(COOKIE, session_value("the token before"))
     assert public.get("/jobs", headers={"accept": "application/json"}).status_code == 401

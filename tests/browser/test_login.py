@@ -1,0 +1,46 @@
+"""A session that ends while somebody is at work: nothing on the page and nothing typed is lost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from playwright.sync_api import Page, expect
+
+from tests.browser.conftest import Site, web_process
+
+TOKEN = "correct-horse"
+
+
+def log_in(page: Page, url: str) -> None:
+    page.goto(f"{url}/login")
+    page.get_by_label("Token").fill(TOKEN)
+    page.get_by_role("button", name="Log in").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Overview")
+
+
+def test_work_goes_on_after_a_login_in_another_tab(
+    new_page: Callable[..., Page], site: Site
+) -> None:
+    page = new_page(may_complain=True)  # Chromium calls an answer of 401 an error.
+    with web_process(site.settings.data_dir, CALIBRANT_TOKEN=TOKEN) as url:
+        log_in(page, url)
+        page.goto(f"{url}/jobs/{site.seeded.jobs['succeeded']}/coverage")
+        expect(page.locator("[data-chart]")).to_have_attribute("data-state", "drawn")
+        page.context.clear_cookies()
+        page.get_by_label("Scale").select_option("log")
+        expect(page.get_by_role("alert")).to_contain_text("log in")
+        expect(page.get_by_label("Scale")).to_have_value("log")
+
+        log_in(page, url)
+        page.goto(f"{url}/sets/new")
+        page.get_by_label("Name", exact=True).first.fill("An hour of work")
+        page.context.clear_cookies()
+        page.get_by_role("button", name="Save the set").last.click()
+        expect(page.get_by_role("heading", level=1)).to_have_text("Login needed")
+        with page.expect_popup() as opened:
+            page.get_by_role("link", name="Log in in another tab").click()
+        opened.value.get_by_label("Token").fill(TOKEN)
+        opened.value.get_by_role("button", name="Log in").click()
+        expect(opened.value.get_by_role("heading", level=1)).to_have_text("Overview")
+        page.reload()
+        expect(page.get_by_role("heading", level=1)).to_have_text("An hour of work")
