@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from app.calibration.leakage import said_in
+from app.calibration.duplicate_rows import said_in
 from app.detection.content import Found
 from app.facets import Facet
 from app.prompts.named_languages import named_in

@@ -6,7 +6,6 @@ the set; one of another version of the audit is as if it were not there.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,12 +20,12 @@ from app.audit.report import Audit
 from app.audit.row import AuditedRow, AuditedTurn
 from app.calibration import duplicates
 from app.calibration.built_set import BuiltSet
-from app.calibration.leakage import said_in
+from app.calibration.duplicate_rows import said_by
 from app.detection import content as detection
 from app.detection.cache import kept_detection
 from app.errors import CompositionRefused
 from app.facets import Facet
-from app.sources.rows import iterate_rows, messages_of, rows_files
+from app.sources.rows import iterate_rows, rows_files
 
 AUDIT = "audit.json"
 ALGORITHM = f"{FORMAT}, {detection.ALGORITHM}, {duplicates.ALGORITHM}"
@@ -140,23 +139,10 @@ def _held_out(built: BuiltSet, sources_dir: Path) -> HeldOut | None:
         for batch in iterate_rows(file):
             held = [row for row in batch if row["split"] == "held_out"]
             asked += [row["id"] for row in held]
-            sketches.append(duplicates.signatures(map(_said, held)))
+            sketches.append(duplicates.signatures(map(said_by, held)))
             own = [row for row in batch if row["id"] in place]
-            taught[[place[row["id"]] for row in own]] = duplicates.signatures(map(_said, own))
+            taught[[place[row["id"]] for row in own]] = duplicates.signatures(map(said_by, own))
     return HeldOut(asked, np.concatenate(sketches), taught)
-
-
-def _said(row: Mapping[str, Any]) -> str:
-    """What a row of a source says."""
-    return said_in([(str(each.get("role")), _words(each)) for each in messages_of(row)])
-
-
-def _words(message: Mapping[str, Any]) -> str:
-    """The words of a message, its reasoning before them and its calls after them."""
-    pieces = [message.get("reasoning_content"), message.get("content")]
-    if calls := message.get("tool_calls"):
-        pieces.append(json.dumps(calls, ensure_ascii=False, sort_keys=True))
-    return "\n".join(piece for piece in pieces if isinstance(piece, str) and piece)
 
 
 def _told(

@@ -27,7 +27,7 @@ from app.calibration.built_set import (
     set_id,
 )
 from app.calibration.composition import ALGORITHM, Composition, compose
-from app.calibration.duplicate_rows import leader_of_each
+from app.calibration.duplicate_rows import leader_of_each, said_by
 from app.calibration.index import load_index
 from app.calibration.prompting import Assigned, assign
 from app.calibration.set_report import Tally, report_of
@@ -217,7 +217,8 @@ def _rendered_rows(
 ) -> Iterator[list[dict[str, Any]]]:
     """The set's rows in their order, a batch at a time, as the columns of ``rows.parquet``."""
     by_id = find_rows(files, chosen.row_ids)
-    leaders = leader_of_each(chosen.row_ids, [by_id[row_id]["text"] for row_id in chosen.row_ids])
+    said = [said_by(by_id[row_id]) for row_id in chosen.row_ids]
+    leaders = leader_of_each(chosen.row_ids, said)
     packer = Packer(spec.max_length) if spec.packing else None
     pairs = list(zip(chosen.row_ids, chosen.slices, leaders, strict=True))
     for batch in _in_batches(pairs):

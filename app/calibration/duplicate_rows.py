@@ -3,16 +3,40 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from app.artifacts import new_file
 from app.calibration import duplicates
-from app.sources.rows import RowsFile, iterate_rows
+from app.sources.rows import RowsFile, iterate_rows, messages_of
+
+# Shorter words of an assistant ("Yes.", a refusal, one call of a tool) answer many questions.
+TELLING = 200
+
+
+def said_in(turns: Sequence[tuple[str, str]], *, has_prompt: bool = False) -> str:
+    """What a row says, of the role and the words of its turns: the assistant's words, since many
+    rows share a system prompt or a request; where these are short, or there are none, all but
+    the system's. Not so where a prompt (``has_prompt``) stands in the user's turn, which many
+    rows share too."""
+    answers = [words for role, words in turns if role == "assistant"]
+    if answers and (has_prompt or sum(map(len, answers)) >= TELLING):
+        return "\n".join(answers)
+    return "\n".join(words for role, words in turns if role != "system")
+
+
+def said_by(row: Mapping[str, Any]) -> str:
+    """What a row of a source says: the text of a passage; of a conversation as :func:`said_in`,
+    with the reasoning before a turn's words and its calls after them."""
+    if not row.get("messages"):
+        return str(row["text"])
+    return said_in([(str(each.get("role")), _words(each)) for each in messages_of(row)])
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,6 +85,12 @@ def _load(file: RowsFile, cache_dir: Path) -> NDArray[np.uint32]:
 
 
 def _texts(file: RowsFile) -> Iterator[str]:
-    for batch in iterate_rows(file, ["text"]):
-        for row in batch:
-            yield row["text"]
+    for batch in iterate_rows(file):
+        yield from map(said_by, batch)
+
+
+def _words(message: Mapping[str, Any]) -> str:
+    pieces = [message.get("reasoning_content"), message.get("content")]
+    if calls := message.get("tool_calls"):
+        pieces.append(json.dumps(calls, ensure_ascii=False, sort_keys=True))
+    return "\n".join(piece for piece in pieces if isinstance(piece, str) and piece)

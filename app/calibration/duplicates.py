@@ -27,8 +27,9 @@ PERMUTATIONS = 120
 # 20 bands of 6: a pair of similarity 0.8 is compared with probability 0.998, one of 0.5 with 0.27.
 BANDS = 20
 THRESHOLD = 0.8
-# A change of anything above, or of how shingles are hashed, gives other signatures.
-ALGORITHM = "minhash-1"
+# A change of anything above, of how shingles are hashed or of what of a row is compared
+# (app.calibration.duplicate_rows) gives other signatures.
+ALGORITHM = "minhash-2"
 
 _SEED = 42
 _BATCH_CHARACTERS = 1_000_000

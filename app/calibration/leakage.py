@@ -2,28 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow.parquet as pq
 
 from app.calibration import duplicates
 from app.calibration.built_set import MANIFEST, ROWS
+from app.calibration.duplicate_rows import said_in
 from app.errors import CompositionRefused
-
-# Shorter words of an assistant ("Yes.", a refusal, one call of a tool) answer many questions.
-TELLING = 200
-
-
-def said_in(turns: Sequence[tuple[str, str]], *, has_prompt: bool = False) -> str:
-    """What a row says, of the role and the words of its turns: the assistant's words, since many
-    rows share a system prompt or a request; where these are short, or there are none, all but
-    the system's. Not so where a prompt (``has_prompt``) stands in the user's turn, which many
-    rows share too."""
-    answers = [words for role, words in turns if role == "assistant"]
-    if answers and (has_prompt or sum(map(len, answers)) >= TELLING):
-        return "\n".join(answers)
-    return "\n".join(words for role, words in turns if role != "system")
 
 
 def refuse_leaks(calibration: Path, held_out: Path) -> None:

@@ -132,7 +132,7 @@ class SetSpec(BaseModel):
     ``token_budget`` is never passed; None, where every slice is fixed, leaves it to them.
     ``max_length`` is the length in tokens past which a row is cut, at its tail, its head or in
     its middle (``truncation``); rows shorter than ``min_tokens`` are left out. ``duplicates``
-    says whether rows whose text is the same or nearly the same all stay or only the first.
+    says whether rows that say the same or nearly the same all stay or only the first.
     ``packing`` joins rows into sequences of ``max_length`` tokens. ``reasoning`` says how
     reasoning content reaches the model: as the template wants it (``native``), inside the
     assistant's words (``inline``), or not at all (``stripped``).
