@@ -52,6 +52,13 @@ def aligned(value: float | None, column: Iterable[float | None], digits: int = 4
     return fixed(value, max(0, digits - 1 - math.floor(math.log10(min(sizes)))))
 
 
+def scaled(value: float | None, column: Iterable[float | None], least: int = 5) -> str:
+    """A figure of a column with the decimals that its largest needs for three digits, at least so
+    many: ``0.00304``, and ``0.0000138`` where all of them are that small."""
+    largest = max((abs(each) for each in column if each and math.isfinite(each)), default=1.0)
+    return fixed(value, max(least, 2 - math.floor(math.log10(largest))))
+
+
 def fixed(value: float | None, decimals: int = 2) -> str:
     """A figure to so many decimals, so that a column lines up at the point: ``21.40``."""
     if value is None or not math.isfinite(value):

@@ -20,6 +20,7 @@ FILTERS = {
     "number": formatting.number,
     "aligned": formatting.aligned,
     "fixed": formatting.fixed,
+    "scaled": formatting.scaled,
     "percent": formatting.percent,
     "size": formatting.size,
     "amount": formatting.amount,

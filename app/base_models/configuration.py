@@ -29,25 +29,42 @@ TOP_K = (
 )
 MOE_INTERMEDIATE = ("moe_intermediate_size", "expert_intermediate_size", "expert_ffn_hidden_size")
 LAYERS = ("num_hidden_layers", "n_layer", "num_layers")
-SCORING = ("scoring_func", "moe_router_activation_func", "score_function", "router_scoring_func")
+SCORING = (
+    "scoring_func",
+    "moe_router_activation_func",
+    "score_function",
+    "router_scoring_func",
+    "expert_selection_fn",
+)
 
 # Routers whose configuration does not name their function, read in transformers 5.17's models.
 SIGMOID_BY_MODEL = frozenset(
     {
+        "afmoe",
+        "axk1",
+        "axk2",
         "deepseek_v3",
         "deepseek_v32",
         "dots1",
         "exaone_moe",
         "glm4_moe",
         "glm4_moe_lite",
+        "glm4v_moe_text",
+        "glm5_next_text",
         "glm_moe_dsa",
+        "hy_v3",
+        "hy_v4",
+        "inkling_text",
         "kimi_linear",
+        "laguna",
         "lfm2_moe",
         "llama4_text",
         "mimo_v2_flash",
         "minimax_m2",
+        "minimax_m3_vl_text",
         "nemotron_h",
         "solar_open",
+        "step3p5",
     }
 )
 

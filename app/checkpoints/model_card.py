@@ -14,7 +14,7 @@ from app.checkpoints.facts import Facts
 from app.checkpoints.manifest import MANIFEST
 from app.checkpoints.serving import serve_commands
 from app.facets import Facet, label_of
-from app.formatting import NOT_MEASURED, counted, fixed, integer, number, percent, size
+from app.formatting import NOT_MEASURED, counted, fixed, integer, number, percent, scaled, size
 from app.jobs import files
 from app.recipes.files import dump_recipe
 from app.templating import facet_value
@@ -96,8 +96,10 @@ def _introduction(facts: Facts) -> Iterator[str]:
 def _size(facts: Facts) -> str:
     if facts.bytes_after is None or facts.ratio is None:
         return NOT_MEASURED
-    before = f"{size(facts.bytes_before)} ({percent(facts.ratio, 0)})"
-    return f"{size(facts.bytes_after)}, was {before}"
+    return (
+        f"{size(facts.bytes_after)}, {percent(facts.ratio, 0)} of the original's "
+        f"{size(facts.bytes_before)}"
+    )
 
 
 def _mean_kl(facts: Facts) -> str:
@@ -140,11 +142,12 @@ def _quality(facts: Facts) -> Iterator[str]:
         )
         yield ""
         slices = sorted(facts.evaluation.slices, key=lambda one: -one.kl_mean)
+        means = [one.kl_mean for one in slices]
         yield from _table(
             ("Facet", "Slice", "Rows", "KL, nats a token", "95 % from", "to"),
             (
                 (one.facet.replace("_", " "), facet_value(one.facet, one.value), integer(one.rows),
-                 fixed(one.kl_mean, 5), fixed(one.kl_low, 5), fixed(one.kl_high, 5))
+                 *(scaled(x, means) for x in (one.kl_mean, one.kl_low, one.kl_high)))
                 for one in slices
             ),
         )  # fmt: skip

@@ -71,8 +71,10 @@ def judge(
         checks.append(
             Check(
                 gate="Same experts in any layer",
-                asked=f"at least {percent(gates.router_same)} of tokens",
-                measured=f"{percent(least.share)} in layer {least.layer}" if least else None,
+                asked=f"at least {100 * gates.router_same:g} % of tokens",
+                measured=f"{_share(least.share, gates.router_same)} in layer {least.layer}"
+                if least
+                else None,
                 verdict=_verdict(None if least is None else least.share >= gates.router_same),
             )
         )
@@ -99,9 +101,25 @@ def _at_most(gate: str, limit: float, found: float | None, where: str = "") -> C
     return Check(
         gate=gate,
         asked=f"at most {number(limit)} nats a token",
-        measured=None if found is None else f"{number(found)}{where}",
+        measured=None if found is None else f"{_apart(found, limit)}{where}",
         verdict=_verdict(None if found is None else found <= limit),
     )
+
+
+def _apart(found: float, limit: float) -> str:
+    """A figure with as many digits as tell it from its limit."""
+    for digits in range(4, 17):
+        if (shown := number(found, digits)) != number(limit, digits) or found == limit:
+            return shown
+    return shown
+
+
+def _share(found: float, asked: float) -> str:
+    """A share in percent, to as many decimals as tell it from the one asked for."""
+    for decimals in range(1, 13):
+        if (shown := percent(found, decimals)) != percent(asked, decimals) or found == asked:
+            return shown
+    return shown
 
 
 def _verdict(holds: bool | None) -> Verdict:

@@ -11,7 +11,7 @@ from app.errors import Refused
 
 PAGE_ROWS = 30
 
-Kind = Literal["text", "module", "value", "integer", "number", "fixed2", "fixed5", "percent"]
+Kind = Literal["text", "module", "value", "integer", "number", "fixed2", "kl", "percent"]
 
 
 class Column(BaseModel):

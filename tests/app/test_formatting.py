@@ -70,6 +70,15 @@ def test_percent(value: float | None, text: str) -> None:
     assert formatting.percent(value) == text
 
 
+def test_a_column_of_small_figures_keeps_three_digits() -> None:
+    column = [0.0000138, 0.0000021, None]
+    assert [formatting.scaled(each, column) for each in column] == [
+        "0.0000138", "0.0000021", "not measured",
+    ]  # fmt: skip
+    assert formatting.scaled(0.003041, [0.003041, 0.1]) == "0.00304"
+    assert formatting.scaled(0.0, [0.0]) == "0.00000"
+
+
 def test_counted_and_amount() -> None:
     assert formatting.counted(1, "row") == "1 row"
     assert formatting.counted(1234, "row") == "1,234 rows"

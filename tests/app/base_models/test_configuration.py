@@ -42,6 +42,10 @@ def test_the_router_is_named_by_configuration_or_model() -> None:
     assert router_kind(EXPERTS, has_bias=False) == "softmax"
     assert router_kind({**EXPERTS, "scoring_func": "sigmoid"}, has_bias=True) == "sigmoid with bias"
     assert router_kind({**EXPERTS, "model_type": "glm4_moe"}, has_bias=True) == "sigmoid with bias"
+    for named in ("afmoe", "laguna", "hy_v3", "glm4v_moe_text", "minimax_m3_vl_text"):
+        assert router_kind({**EXPERTS, "model_type": named}, has_bias=False) == "sigmoid"
+    cohere = {**EXPERTS, "model_type": "cohere2_moe", "expert_selection_fn": "sigmoid"}
+    assert router_kind(cohere, has_bias=False) == "sigmoid"
 
 
 def test_a_model_that_sees_is_read_by_its_language_part() -> None:

@@ -35,6 +35,30 @@ def test_gates_against_what_was_measured(gates: Gates, verdict: Verdict, words: 
     assert words in str(checks[0].measured)
 
 
+@pytest.mark.parametrize(
+    ("found", "verdict", "shown"),
+    [(0.0050000004, Verdict.FAILED, "0.0050000004"), (0.0049999996, Verdict.PASSED, "0.0049999996"),
+     (0.005, Verdict.PASSED, "0.005000")],
+)  # fmt: skip
+def test_a_figure_is_shown_apart_from_the_limit_it_is_held_against(
+    found: float, verdict: Verdict, shown: str
+) -> None:
+    measured = EVALUATION.model_copy(update={"kl_mean": found})
+    [check] = judge(Gates(kl_mean=0.005), measured, OK)
+    assert check.verdict is verdict
+    assert check.measured == shown
+
+
+def test_a_share_is_shown_apart_from_the_one_asked_for() -> None:
+    layer = EVALUATION.router_same[0].model_copy(update={"share": 0.98996})
+    measured = EVALUATION.model_copy(update={"router_same": [layer]})
+    [check] = judge(Gates(router_same=0.99), measured, OK)
+    assert (check.verdict, check.asked) == (Verdict.FAILED, "at least 99 % of tokens")
+    assert check.measured == f"98.996 % in layer {layer.layer}"
+    [fine] = judge(Gates(router_same=0.9999), measured, OK)
+    assert fine.asked == "at least 99.99 % of tokens"
+
+
 def test_what_was_not_measured_neither_passes_nor_fails() -> None:
     every = Gates(kl_mean=1, slice_kl=1, router_same=0.1, verified=True)
     checks = judge(every, None, None)
