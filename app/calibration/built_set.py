@@ -70,8 +70,9 @@ ROW_SCHEMA = pa.schema(
 
 
 class FacetAmount(BaseModel):
-    """Rows of one facet value and the tokens of their content (``fed_tokens``); rows whose prompt
-    names the value and the tokens of their content, which is of another (``named_tokens``)."""
+    """Rows of one facet value and the tokens of their assistants' words (``fed_tokens``); rows
+    whose prompt names the value, and the same tokens of those that are of another value
+    (``named_tokens``)."""
 
     rows: int = 0
     fed_tokens: int = 0

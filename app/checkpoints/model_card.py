@@ -163,8 +163,9 @@ def _layers(facts: Facts) -> Iterator[str]:
         yield ""
         return
     drift = {one.layer: one for one in facts.evaluation.router_same} if facts.evaluation else {}
-    yield "Error by layer: of the quantized weights, of the layer's output on calibration and on "
-    yield "held-out rows, and the share of held-out tokens that keep their experts."
+    yield "Error by layer: of the quantized weights, held against what smoothing made of them, of "
+    yield "the layer's output on calibration and on held-out rows, and the share of held-out "
+    yield "tokens that keep their experts."
     yield ""
     yield from _table(
         ("Layer", "Weights, relative MSE", "Output, SQNR dB", "Held-out output, SQNR dB",
@@ -189,8 +190,8 @@ def _calibration(facts: Facts) -> Iterator[str]:
     yield (
         f"{_plain(facts.set.name)}: {counted(facts.set.rows, 'row')}, "
         f"{counted(facts.set.tokens, 'token')}, seed {facts.set.seed}, id `{facts.set.id}`. "
-        "Fed tokens are content of that kind; named tokens belong to rows whose prompt only names "
-        "it."
+        "Fed tokens are the assistant's words in rows of that kind, without prompts and the "
+        "template's marks; named tokens are those of rows of another kind whose prompt names it."
     )
     yield ""
     for facet in Facet:

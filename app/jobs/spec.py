@@ -64,9 +64,9 @@ class JobSpec(BaseModel):
 
 
 class LayerReport(BaseModel):
-    """Weight error of one decoder layer: mean squared error over mean square of the original
-    weights, and the same as a signal to quantization noise ratio in dB. ``output_…`` is the same
-    of the layer's output on the first calibration batches, its input being exact, and
+    """Weight error of one decoder layer: mean squared error over mean square of its weights as
+    smoothing left them, and the same as a signal to quantization noise ratio in dB. ``output_…`` is
+    the same of the layer's output on the first calibration batches, its input being exact, and
     ``held_out_…`` on the first held-out batches; None where it was not measured."""
 
     layer: int

@@ -135,7 +135,8 @@ _SQNR = Column(name="sqnr_db", label="Weights", unit="SQNR, dB", kind="fixed2")
 KINDS: dict[Name, _Kind] = {
     Name.LAYERS: _Kind(
         "Error by layer",
-        "Mean squared error over mean square, and the same as a signal to noise ratio. The output "
+        "Mean squared error over mean square, and the same as a signal to noise ratio. Weights are "
+        "held against what smoothing made of them, not against the source's. The output "
         "is that of the whole decoder layer, its input being exact, on a few batches of "
         "calibration rows and of held-out rows.",
         "Relative mean squared error as bars, and SQNR in decibels of weights, of the output on "
@@ -205,7 +206,7 @@ KINDS: dict[Name, _Kind] = {
     ),
     Name.EXPERTS: _Kind(
         "Error by expert",
-        "All quantized weights of an expert together: noise over signal.",
+        "All quantized weights of an expert together, as smoothing left them: noise over signal.",
         "Heatmap of relative mean squared error, layer by expert.",
         (
             _LAYER,
