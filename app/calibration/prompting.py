@@ -16,6 +16,9 @@ from app.rendering.chat_template import Message, RowRefused
 from app.rendering.conversation import with_prompt
 from app.rendering.tokenizer import ModelTokenizer
 
+# Columns that not every revision of a source has: hash(row|string) is the same with them and without.
+_NOT_GIVEN = frozenset({"own_license"})
+
 # A prompt and the words after it may be cut into a few more tokens than each alone.
 SEAM = 4
 
@@ -41,7 +44,8 @@ class Assigned:
 
     def words(self, row: Mapping[str, Any]) -> str:
         """The words put before a row. Raises PromptRefused."""
-        return PromptTemplate(self.prompt.template).render(row, self.label)
+        fields = {name: value for name, value in row.items() if name not in _NOT_GIVEN}
+        return PromptTemplate(self.prompt.template).render(fields, self.label)
 
     def before(self, row: Mapping[str, Any], messages: Sequence[Message]) -> list[Message]:
         """The row's conversation with its prompt. A passage without a conversation is the answer

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from app.calibration.building import build_set
 from app.errors import CompositionRefused, ModelRefused
 from app.facets import Facet
+from app.sources.rows import rows_files
 from tests.app.calibration.essays import essays, spec_over, talk, write_source
 from workers.engine.calibration_rows import ModelLimits, read_rows
 
@@ -62,6 +64,20 @@ def test_a_budget_holds_prompts_too(model_dir: Path, tmp_path: Path) -> None:
         built = build_set(spec, tokenizer_dir=model_dir, sets_dir=tmp_path / "sets")
         assert 0 < built.tokens <= 1500
         assert built.tokens == sum(len(row["input_ids"]) for row in built.table().to_pylist())
+
+
+def test_a_prompt_over_the_whole_row_is_the_same_of_older_revisions(
+    model_dir: Path, tmp_path: Path
+) -> None:
+    write_source(tmp_path / "sources", "essays", essays(6))
+    part = {"name": "all", "rows": "all", "prompt": {"template": "{{ hash(row|string) }} "}}
+    spec = spec_over("essays", slices=[part])
+    (file,) = rows_files(spec.sources, tmp_path / "sources")
+    now = build_set(spec, tokenizer_dir=model_dir, sets_dir=tmp_path / "sets")
+    pq.write_table(pq.read_table(file.path).drop_columns("own_license"), file.path)
+    places = {"tokenizer_dir": model_dir, "sources_dir": tmp_path / "sources"}
+    older = build_set(spec, sets_dir=tmp_path / "older", **places)
+    assert older.table().equals(now.table())
 
 
 def test_a_prompt_that_fails_sets_its_rows_aside(model_dir: Path, tmp_path: Path) -> None:
