@@ -42,7 +42,7 @@ from app.audit.row_lengths import lengths_of
 from app.calibration.duplicates import groups, leaks, signatures, similarity
 from app.facets import Facet, label_of
 
-FORMAT = 3
+FORMAT = 4
 BATCH_ROWS = 256
 EXAMPLES = 5
 MOST_GROUPS = 500
@@ -280,7 +280,7 @@ class _Counted:
             facet: sorted(
                 value
                 for value, truth in self.values[facet].items()
-                if truth.unlabelled_rows and not truth.labelled_rows
+                if truth.unlabelled_tokens > truth.labelled_tokens
             )
             for facet in DETECTED
         }

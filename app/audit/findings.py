@@ -243,7 +243,7 @@ def _unlabelled(audit: Audit) -> Iterator[Finding]:
                 severity="note",
                 sentence=(
                     f"{listed(facet, [truth.value for truth in truths])}: {tokens:,} tokens are "
-                    "fed and no row is labelled so."
+                    f"fed in rows without a {facet.label.lower()}, more than in rows labelled so."
                 ),
                 advice="Tag their source, so that quotas and the evaluation's slices can use them.",
                 facet=facet,

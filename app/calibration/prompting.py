@@ -16,7 +16,7 @@ from app.rendering.chat_template import Message, RowRefused
 from app.rendering.conversation import with_prompt
 from app.rendering.tokenizer import ModelTokenizer
 
-# Columns that not every revision of a source has: hash(row|string) is the same with them and without.
+# Columns that not every revision of a source has: hash(row|string) must not change with them.
 _NOT_GIVEN = frozenset({"own_license"})
 
 # A prompt and the words after it may be cut into a few more tokens than each alone.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from dataclasses import replace
 from functools import cache
@@ -99,6 +100,19 @@ def test_what_is_fed_and_labelled_by_nobody_is_listed() -> None:
     report = audit([corpus_row(row, labels={}) for row in rows], detect)
     assert report.fed_but_unlabelled[Facet.PROGRAMMING_LANGUAGE] == ["Rust"]
     assert "fed_but_unlabelled" in kinds(report)
+
+
+def test_one_label_does_not_hide_what_most_rows_lack() -> None:
+    rows = [row for row in load_rows() if row["spoken_language"] == "de"][:10]
+    labels = {Facet.SPOKEN_LANGUAGE: "de"}
+    one, *others = (corpus_row(row, labels={}) for row in rows)
+    labelled = dataclasses.replace(one, labels=labels)
+    report = audit([labelled, *others], detect)
+    assert report.fed_but_unlabelled[Facet.SPOKEN_LANGUAGE] == ["de"]
+    (finding,) = (f for f in report.findings if f.kind == "fed_but_unlabelled")
+    assert "in rows without a spoken language, more than in rows labelled so" in finding.sentence
+    most = [dataclasses.replace(row, labels=labels) for row in others]
+    assert audit([one, *most], detect).fed_but_unlabelled[Facet.SPOKEN_LANGUAGE] == []
 
 
 def test_a_language_not_told_from_the_label_does_not_contradict_it() -> None:
