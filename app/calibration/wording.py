@@ -47,12 +47,19 @@ def _refusals(spec: SetSpec, composition: Composition, cut_short: Sequence[str])
         if not result.available_rows:
             yield (
                 f"Slice {part.name!r} matches no row of the sources: it asks for "
-                f"{_asks_for(part)}. Widen it or take it out."
+                f"{_asks_for(part)}. Widen it or take it out.{_where_else(spec, part)}"
             )
         else:
             yield from _missing_rows(part, composition.pool)
     yield from _rows_asked_twice(spec)
     yield from _budget_refusals(spec, composition, cut_short)
+
+
+def _where_else(spec: SetSpec, part: Slice) -> str:
+    """Why a slice may find none of its sources' rows though they are there."""
+    if not set(part.sources) < set(spec.sources) or not part.sources:
+        return ""
+    return " A row that several sources of the set have counts for the first of them by name."
 
 
 def _no_row_fits(spec: SetSpec, pool: Pool) -> str:

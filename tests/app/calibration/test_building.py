@@ -305,3 +305,19 @@ def test_a_pinned_revision_is_used_though_the_source_went_on(
     assert again.manifest_file.read_bytes() == first.manifest_file.read_bytes()
     with pytest.raises(CompositionRefused, match="is not here at revision 0000"):
         build_set(spec_over("essays"), revisions={"essays": "0000"}, **places)
+
+
+def test_rows_that_two_sources_have_are_said_to_be_of_the_first(
+    model_dir: Path, tmp_path: Path
+) -> None:
+    for name in ("first", "second"):
+        write_source(tmp_path / "sources", name, essays(8))
+    parts = [{"name": name, "rows": "all", "sources": [name]} for name in ("first", "second")]
+    spec = spec_over("first", sources=["first", "second"], slices=parts)
+    with pytest.raises(CompositionRefused) as refused:
+        build_set(spec, tokenizer_dir=model_dir, sets_dir=tmp_path / "sets")
+    assert refused.value.sentence == (
+        "Slice 'second' matches no row of the sources: it asks for any row of second. Widen it or "
+        "take it out. A row that several sources of the set have counts for the first of them by "
+        "name."
+    )
