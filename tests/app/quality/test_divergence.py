@@ -35,11 +35,23 @@ def test_slices_are_those_with_two_measured_rows() -> None:
 
 
 def test_slices_of_few_rows_are_named_as_such() -> None:
-    few = ["law"] * 9 + ["code"] * 10
-    rows = rows_of(kl=[1.0] * 19, tokens=[10] * 19, domain=few)
-    assert few_rows(evaluation_of(rows).slices).startswith("1 slice has fewer than 10 rows:")
-    enough = rows_of(kl=[1.0] * 10, tokens=[10] * 10, domain=["code"] * 10)
+    few = ["law"] * 19 + ["code"] * 20
+    rows = rows_of(kl=[1.0] * 39, tokens=[10] * 39, domain=few)
+    assert few_rows(evaluation_of(rows).slices).startswith("1 slice has fewer than 20 rows:")
+    enough = rows_of(kl=[1.0] * 20, tokens=[10] * 20, domain=["code"] * 20)
     assert few_rows(evaluation_of(enough).slices) == ""
+
+
+def test_intervals_of_ten_rows_are_too_narrow() -> None:
+    held = 0
+    for seed in range(200):
+        random = np.random.default_rng(seed)
+        tokens = random.integers(100, 500, 10)
+        kl = tokens * random.gamma(3, 0.001, 10)
+        rows = rows_of(kl=kl.tolist(), tokens=tokens.tolist())
+        _, low, high = mean_with_interval(rows, range(10), seed=0)
+        held += low <= 0.003 <= high
+    assert 0.8 < held / 200 < 0.93
 
 
 def test_router_drift_is_a_share_and_a_mean_of_all_tokens() -> None:
