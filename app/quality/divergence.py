@@ -82,8 +82,8 @@ def few_rows(slices: Sequence[SliceDivergence]) -> str:
     subject = f"{counted(few, 'slice')} {'has' if few == 1 else 'have'}"
     return (
         f"{subject} fewer than {FEW_ROWS} rows: the truth lies outside such intervals more often "
-        "than one time in twenty (of ten rows one in eight, of five one in five). Hold out more rows "
-        "of them to know."
+        "than one time in twenty (of ten rows one in eight, of five one in five). Hold out more "
+        "rows of them to know."
     )
 
 
