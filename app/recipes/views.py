@@ -8,6 +8,7 @@ from pydantic import BaseModel
 from sqlmodel import Session
 
 from app.base_models import service as base_models
+from app.calibration import service as calibration
 from app.recipes import service
 from app.recipes.files import dump_recipe
 from app.recipes.lint import Lint
@@ -15,6 +16,7 @@ from app.recipes.migration import Note
 from app.recipes.schema import DEFAULT_PRESET, PRESETS, Group, Recipe
 
 JOBS_SHOWN = 20
+SETS_SHOWN = 50
 STATISTICS = {
     "all": "Scales are found from every token of the set, run through every expert.",
     "routed": "Scales of an expert are found from the tokens the router sends it.",
@@ -51,15 +53,11 @@ class JobOfRecipe(BaseModel):
     state: str
 
 
-class RecipeView(BaseModel):
-    """One recipe: what it does in words, as YAML, and the jobs that used it."""
+class SetOption(BaseModel):
+    """A set that a job with the recipe can be started on, by its name and when it was saved."""
 
-    recipe: Recipe
-    row: RecipeRow
-    in_words: list[str]
-    yaml: str
-    notes: list[Note]
-    jobs: list[JobOfRecipe]
+    id: str
+    name: str
 
 
 class ModelOption(BaseModel):
@@ -67,6 +65,20 @@ class ModelOption(BaseModel):
 
     id: str
     name: str
+
+
+class RecipeView(BaseModel):
+    """One recipe: what it does in words, as YAML, the jobs that used it, and what a job with it can
+    be started on: the newest sets, and every model."""
+
+    recipe: Recipe
+    row: RecipeRow
+    in_words: list[str]
+    yaml: str
+    notes: list[Note]
+    jobs: list[JobOfRecipe]
+    sets: list[SetOption]
+    models: list[ModelOption]
 
 
 class EditorView(BaseModel):
@@ -110,6 +122,11 @@ def recipe_view(session: Session, name: str) -> RecipeView:
         jobs=[
             JobOfRecipe(id=job.id, name=job.name, kind=job.kind, state=job.state) for job in jobs
         ],
+        sets=[
+            SetOption(id=one.id, name=f"{one.name} · {one.created_at:%Y-%m-%d %H:%M}")
+            for one in calibration.list_sets(session, limit=SETS_SHOWN)
+        ],
+        models=_models(session),
     )
 
 
@@ -117,12 +134,11 @@ def editor_view(
     session: Session, name: str, text: str, model_id: str | None, problem: str | None = None
 ) -> EditorView:
     """The editor with some text in it. Raises NotFound for an unknown model."""
-    models = [ModelOption(id=m.id, name=m.name) for m in base_models.list_models(session)]
     return EditorView(
         name=name,
         text=text,
         model_id=model_id,
-        models=models,
+        models=_models(session),
         presets=list(PRESETS),
         lint=service.lint(session, text, name, model_id),
         problem=problem,
@@ -135,6 +151,10 @@ def new_editor(session: Session, like: str | None) -> EditorView:
     models = base_models.list_models(session)
     text = dump_recipe(recipe.model_copy(update={"name": f"{recipe.name}-copy"}), whole=True)
     return editor_view(session, f"{recipe.name}-copy", text, models[0].id if models else None)
+
+
+def _models(session: Session) -> list[ModelOption]:
+    return [ModelOption(id=m.id, name=m.name) for m in base_models.list_models(session)]
 
 
 def in_words(recipe: Recipe) -> list[str]:

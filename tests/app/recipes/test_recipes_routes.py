@@ -7,6 +7,7 @@ from fastapi.testclient import TestClient
 
 from app.recipes.files import dump_recipe
 from app.recipes.schema import PRESETS
+from tests.seed import small_spec
 from tests.seeded_model import write_model
 
 OLD = Path(__file__).with_name("old_experts.yaml").read_text(encoding="utf-8")
@@ -32,6 +33,22 @@ def test_a_recipe_is_kept_under_its_name_and_never_changed(client: TestClient, h
     assert "already: choose another name" in again.text
     assert client.post("/recipes", json={"name": "mine", "text": TEXT}).status_code == 409
     assert client.get("/recipes").json()["recipes"][0]["name"] == "mine"
+
+
+def test_a_kept_recipe_is_one_click_from_a_job(
+    client: TestClient, html: dict, tmp_path: Path
+) -> None:
+    client.post("/recipes", json={"name": "mine", "text": TEXT})
+    assert 'href="/sets/new"' in client.get("/recipes/mine", headers=html).text
+    saved = client.post("/sets", json=small_spec().model_dump(mode="json")).json()["id"]
+    assert 'href="/models"' in client.get("/recipes/mine", headers=html).text.partition("<main")[2]
+    model = client.post("/models", json={"path": str(write_model(tmp_path / "tiny"))}).json()
+    page = client.get("/recipes/mine", headers=html).text
+    assert f'<option value="{saved}">' in page
+    form = {"set_id": saved, "model_id": model["model"]["id"], "recipe": "mine"}
+    assert all(f'name="{name}"' in page for name in form)
+    assert client.post("/jobs", data=form, headers=html).status_code == 503  # No broker runs here.
+    assert client.get("/jobs").json()["jobs"][0]["recipe"] == "mine"
 
 
 def test_its_file_is_what_the_command_line_reads(client: TestClient) -> None:
