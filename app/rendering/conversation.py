@@ -17,8 +17,11 @@ Reasoning = Literal["inline", "native", "stripped"]
 # The field in which rows have their reasoning.
 NATIVE = "reasoning_content"
 
-# Reasoning as models write it into their own words: before the answer, between these marks.
-_THINKING = re.compile(r"\A\s*<think>(?P<reasoning>.*?)</think>\s*(?P<rest>.*)\Z", re.DOTALL)
+# Reasoning as models write it into their own words: before the answer, between these marks, of which
+# the first may be missing: of some models it is the template's.
+_THINKING = re.compile(
+    r"\A\s*(?:<think>)?(?P<reasoning>(?:(?!<think>).)*?)</think>\s*(?P<rest>.*)\Z", re.DOTALL
+)
 
 
 Render = Callable[[Sequence[Message]], str | RowRefused]

@@ -168,6 +168,9 @@ def _with_system_prompt(cells: Cells, params: Params) -> Formatted:
     messages = conversation(cells[1], params, "the conversation")
     if not system.strip():
         return _spoken(messages)
+    if messages and messages[0]["role"] == "system":  # two of them most templates refuse
+        own = messages.pop(0)["content"]
+        system = system if own.strip() == system.strip() else f"{system}\n\n{own}"
     return _spoken([{"role": "system", "content": system}, *messages])
 
 
@@ -216,6 +219,8 @@ def _tool_calls(cells: Cells, _params: Params) -> Formatted:
     if not query.strip():
         raise RowUnfit("the query is empty")
     made = calls(cells[1], "the answer")
+    if not made:
+        raise RowUnfit("the answer calls no tool")
     messages: list[Message] = [
         {"role": "user", "content": query},
         {"role": "assistant", "content": "", "tool_calls": made},

@@ -47,7 +47,8 @@ ROLES: dict[str, str] = {
 CALLS = frozenset({"function_call", "function-call", "tool_call"})
 REASONING_FIELDS = ("reasoning_content", "reasoning", "thinking")
 
-THOUGHT = re.compile(r"\A\s*<think>(.*?)</think>\s*", re.DOTALL)
+# The first mark may be missing: of some models it is the template's and not of their words.
+THOUGHT = re.compile(r"\A\s*(?:<think>)?((?:(?!<think>).)*?)</think>\s*", re.DOTALL)
 CALL = re.compile(r"<tool_call>(.*?)</tool_call>", re.DOTALL)
 RESPONSE = re.compile(r"<tool_response>(.*?)</tool_response>", re.DOTALL)
 

@@ -167,6 +167,7 @@ THINKING = "{% for m in messages %}{{ m.content }}|{{ m.reasoning_content or '' 
     [
         {"content": "Five", "reasoning_content": "2+3"},
         {"content": "<think>\n2+3\n</think>\n\nFive"},
+        {"content": "2+3\n</think>\n\nFive"},
     ],
 )
 def test_reasoning_goes_where_it_is_asked(

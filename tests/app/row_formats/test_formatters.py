@@ -297,3 +297,24 @@ def test_no_turn_changes_its_speaker(turns: list[tuple[str, str]]) -> None:
         return
     assert [m["role"] for m in made] == [ROLES[name] for name, _ in turns]
     assert [m["content"] for m in made] == [value for _, value in turns]
+
+
+@pytest.mark.parametrize("words", ["<think>2+2</think>4", "2+2\n</think>\n\n4"])
+def test_reasoning_is_taken_out_though_its_first_mark_is_missing(words: str) -> None:
+    row = {"messages": [USER, {"role": "assistant", "content": words}]}
+    assert messages_of("chat_completion", row) == [USER, ANSWER | {"reasoning_content": "2+2"}]
+
+
+def test_a_conversation_has_one_system_turn() -> None:
+    def said(own: str) -> list[dict[str, Any]]:
+        row = {"s": "Be brief.", "m": [{"role": "system", "content": own}, USER, ANSWER]}
+        made: list[dict[str, Any]] = messages_of("chat_completion_with_sysprompt", row)
+        return made
+
+    system = {"role": "system", "content": "Be brief."}
+    assert said("Be brief.") == [system, USER, ANSWER]
+    assert said("Be kind.") == [system | {"content": "Be brief.\n\nBe kind."}, USER, ANSWER]
+
+
+def test_an_answer_that_calls_no_tool_is_set_aside() -> None:
+    assert reason("tool_calls", {"q": "Hello", "a": "[]"}) == "the answer calls no tool"
