@@ -17,8 +17,8 @@ Reasoning = Literal["inline", "native", "stripped"]
 # The field in which rows have their reasoning.
 NATIVE = "reasoning_content"
 
-# Reasoning as models write it into their own words: before the answer, between these marks, of which
-# the first may be missing: of some models it is the template's.
+# Reasoning as models write it into their own words: before the answer, between these marks. The
+# first may be missing: of some models it is the template's.
 _THINKING = re.compile(
     r"\A\s*(?:<think>)?(?P<reasoning>(?:(?!<think>).)*?)</think>\s*(?P<rest>.*)\Z", re.DOTALL
 )
