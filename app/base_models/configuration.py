@@ -76,9 +76,12 @@ def text_config(config: Config) -> Config:
 
 
 def number(config: Config, keys: Iterable[str]) -> int | None:
-    """The first of some keys that holds a whole number."""
+    """The first of some keys that holds a whole number, or a list of the same one for every
+    layer."""
     for key in keys:
         value = config.get(key)
+        if isinstance(value, list) and value and value.count(value[0]) == len(value):
+            value = value[0]
         if isinstance(value, int) and not isinstance(value, bool):
             return value
     return None

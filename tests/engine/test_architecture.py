@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.engine.tiny_models import DENSE, FUSED, MOE, qwen2_moe, tiny_model
+from app.errors import ModelRefused
+from tests.engine.tiny_models import DENSE, FUSED, MOE, mixtral, qwen2_moe, tiny_model
 from workers.engine.architecture import layer_index, layer_name_of, moe_layers
 from workers.engine.loading import linearize
 
@@ -33,6 +34,14 @@ def test_a_shared_expert_as_wide_as_there_are_experts_is_no_router() -> None:
     config.shared_expert_intermediate_size = config.num_experts
     layers = moe_layers(tiny_model(config))
     assert [layer.router_name for layer in layers] == [f"model.layers.{n}.mlp.gate" for n in (0, 1)]
+
+
+def test_layers_of_different_numbers_of_experts_are_refused() -> None:
+    """What is counted by expert would be counted at another expert."""
+    few, many = (tiny_model(mixtral(num_local_experts=number)) for number in (4, 8))
+    few.model.layers[1] = many.model.layers[1]
+    with pytest.raises(ModelRefused, match="4 to 8 experts"):
+        moe_layers(few)
 
 
 @pytest.mark.parametrize("name", DENSE)

@@ -18,6 +18,7 @@ from llmcompressor.modeling.moe.linearize import (
 from torch import nn
 from transformers import PreTrainedModel
 
+from app.base_models.configuration import TOP_K, number
 from app.errors import ModelRefused
 
 
@@ -38,10 +39,15 @@ def moe_layers(model: PreTrainedModel) -> list[MoeLayer]:
     """Every mixture of experts in the order of the decoder; empty for a dense model.
 
     Works before and after linearization. Raises ModelRefused for experts whose router cannot be
-    told.
+    told, and for layers that differ in their number: what is counted by expert has one size.
     """
     found = [*get_non_linearized_moes(model), *get_linearized_moes(model)]
     layers = [_moe_layer(model, name, module) for name, module in found]
+    if len(sizes := sorted({layer.experts for layer in layers})) > 1:
+        raise ModelRefused(
+            f"The layers of the model have {sizes[0]} to {sizes[-1]} experts, and Calibrant counts "
+            "tokens by expert where all have as many: it cannot work on this model."
+        )
     return sorted(layers, key=lambda layer: layer.index)
 
 
@@ -72,7 +78,6 @@ def _moe_layer(model: PreTrainedModel, experts_name: str, module: nn.Module) -> 
     experts = int(module.num_experts)  # type: ignore[arg-type]
     hidden = int(model.config.get_text_config().hidden_size)
     router_name = _router_name(block, block_name, experts_name, (experts, hidden))
-    router = model.get_submodule(router_name)
     return MoeLayer(
         index=index,
         layer_name=layer_name,
@@ -80,7 +85,7 @@ def _moe_layer(model: PreTrainedModel, experts_name: str, module: nn.Module) -> 
         experts_name=experts_name,
         router_name=router_name,
         experts=experts,
-        top_k=_top_k(model, router, block),
+        top_k=_top_k(model, block_name, router_name),
     )
 
 
@@ -105,10 +110,17 @@ def _router_name(
     return candidates[0]
 
 
-def _top_k(model: PreTrainedModel, router: nn.Module, block: nn.Module) -> int:
-    config = model.config.get_text_config()
-    for owner, name in ((router, "top_k"), (block, "top_k"), (config, "num_experts_per_tok")):
-        value = getattr(owner, name, None)
+def _top_k(model: PreTrainedModel, block_name: str, router_name: str) -> int:
+    """What the router says, or what holds it up to its block, or the configuration."""
+    at = router_name
+    while at.startswith(block_name):
+        value = getattr(model.get_submodule(at), "top_k", None)
         if isinstance(value, int) and value > 0:
             return value
-    raise ModelRefused("The model does not say how many experts a token is routed to (top-k).")
+        at = at.rpartition(".")[0]
+    config = model.config.get_text_config()
+    usual = getattr(config, "num_experts_per_tok", None)
+    found = usual or number(config.to_dict(), TOP_K)
+    if not found:
+        raise ModelRefused("The model does not say how many experts a token is routed to (top-k).")
+    return found

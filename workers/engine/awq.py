@@ -44,7 +44,7 @@ from workers.engine.experts_forward import ExpertsRuns, captures, natural_routin
 from workers.engine.experts_search import ExpertsSearch, Searched
 from workers.engine.gram import InputStatistics, SearchResult, grid_scales, search_scales
 from workers.engine.mappings import TreeMapping
-from workers.engine.parent_inputs import ParentInputs
+from workers.engine.parent_inputs import ParentCaches, ParentInputs
 from workers.engine.smoothing import ScaleLog, apply_scales, args_of, resolved, weight_of
 from workers.engine.trial import Trial
 
@@ -97,6 +97,7 @@ class TreeAWQModifier(AWQModifier):
         self._experts = [search for search in searches.values() if search.members]
 
     def _setup_activation_cache_hooks(self) -> None:
+        self._parent_args_cache = ParentCaches(each.parent for each in self._resolved_mappings)
         super()._setup_activation_cache_hooks()
         for parent in self._parent_args_cache:
             self._parent_args_cache[parent] = ParentInputs(None, cast(Any, self.offload_device))

@@ -24,7 +24,7 @@ from transformers import PreTrainedModel
 
 from app.errors import RecipeRefused
 from workers.engine.architecture import MoeLayer, layer_index, moe_layers
-from workers.engine.readers import norm_readers, scales_through
+from workers.engine.readers import norm_readers, scales_through, scales_with_its_weight
 
 ATTENTION_PARTS = ("q_", "k_", "v_", "o_")
 
@@ -60,13 +60,25 @@ def _norm_mappings(
     for norm in dict.fromkeys((*readers.experts, *readers.linears)):
         index = layer_index(norm)
         moe = [layer_of_experts[name] for name in readers.experts.get(norm, [])]
-        balance = _balance_layers(model, readers.linears.get(norm, []), moe)
-        if index is None or quantized.isdisjoint(balance):
-            continue
+        linears = readers.linears.get(norm, [])
+        balance = _balance_layers(model, linears, moe)
+        if index is None or quantized.isdisjoint(balance) or norm in readers.reshaped:
+            continue  # heads that share a norm's weight have no scales of their own
+        if stranger := next((each for each in moe if each.router_name not in linears), None):
+            raise RecipeRefused(
+                f"The router {stranger.router_name} does not read the norm before its experts, so "
+                "smoothing that norm cannot be compensated: quantize this model without AWQ."
+            )
         if strangers := readers.unknown.get(norm):
             raise RecipeRefused(
                 f"{norm} cannot be smoothed: {strangers[0]} reads it too and is not a weight that "
-                "can be scaled. Leave the modules after this norm out of the recipe."
+                "can be scaled. Leave the modules after this norm out of the recipe, or quantize "
+                "without AWQ."
+            )
+        if not scales_with_its_weight(model.get_submodule(norm), readers.calls[norm]):
+            raise RecipeRefused(
+                f"{norm} cannot be smoothed: its output is not in proportion to its weight. Leave "
+                "the modules after this norm out of the recipe, or quantize without AWQ."
             )
         parent = common_parent(balance)
         yield TreeMapping(index, norm, balance, parent, _is_token_wise(model, parent, moe))
@@ -76,12 +88,6 @@ def _balance_layers(
     model: PreTrainedModel, linears: Sequence[str], moe: Sequence[MoeLayer]
 ) -> tuple[str, ...]:
     routers = [layer.router_name for layer in moe]
-    for router in routers:
-        if router not in linears:
-            raise RecipeRefused(
-                f"The router {router} does not read the norm before its experts, so smoothing "
-                "that norm cannot be compensated: quantize this model without AWQ."
-            )
     experts = [
         f"{layer.experts_name}.{expert}.{projection}"
         for layer in moe

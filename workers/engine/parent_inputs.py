@@ -2,15 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 from llmcompressor.pipelines.cache import IntermediatesCache
+from torch import nn
+
+
+class ParentCaches(dict[nn.Module, IntermediatesCache]):
+    """The cached inputs of mappings' ``parents``, one a mapping. llmcompressor lets go of a
+    parent's after each of its mappings; here they stay until the last one (DeepSeek-V3.2 has two
+    in its attention)."""
+
+    def __init__(self, parents: Iterable[nn.Module]) -> None:
+        super().__init__()
+        self._uses = Counter(parents)
+
+    def __delitem__(self, parent: nn.Module) -> None:
+        self._uses[parent] -= 1
+        if self._uses[parent] <= 0:
+            super().__delitem__(parent)
 
 
 class ParentInputs(IntermediatesCache):
-    """Cached inputs of a mapping's parent; pins memory only where that can speed up a copy."""
+    """Cached inputs of a mapping's parent; pins memory only where that can speed up a copy. A
+    sample of them is taken once, also for a parent of several mappings."""
+
+    _is_sample = False
 
     def pin_memory(self, batch_index: int, input_names: list[str] | None = None) -> None:
         """Pin one batch's tensors, if there is an accelerator (torch raises otherwise)."""
@@ -24,6 +44,8 @@ class ParentInputs(IntermediatesCache):
         Only for parents that treat every token by itself. Does nothing when an input other than
         the hidden states is a tensor.
         """
+        keep = 1.0 if self._is_sample else keep
+        self._is_sample |= keep < 1
         generator = torch.Generator().manual_seed(0)
         merged: list[dict[str, Any]] = []
         pending: list[dict[str, Any]] = []
@@ -45,7 +67,9 @@ class ParentInputs(IntermediatesCache):
 
     def sample(self, every: int) -> None:
         """Keep every so many-th batch, the first one always."""
-        self.batch_intermediates = self.batch_intermediates[::every]
+        if not self._is_sample:
+            self.batch_intermediates = self.batch_intermediates[::every]
+        self._is_sample = True
 
 
 def _hidden_of(batch: dict[str, Any]) -> tuple[str, torch.Tensor]:

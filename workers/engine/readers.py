@@ -1,39 +1,49 @@
 """Which modules read the output of which norm, found by running a few tokens.
 
 AWQ divides a norm's output channels by a scale and multiplies the columns of every weight that
-reads it. Missing one reader changes the model: leaving the router out moved 15 to 35 % of tokens
-to other experts on toy models. So the readers are not taken from a list of names: four tokens are
-run through the model, and every module whose input shares its storage with a norm's output is a
-reader of that norm. The experts' own work is skipped while probing, so the probe costs little and
-also runs on the meta device.
+reads it. Missing one reader changes the model: leaving the router out moved 15 to 35 % of tokens to
+other experts on toy models. So the readers are not taken from a list of names: four tokens are run
+through the model, and every module whose input shares its storage with a norm's output, or with a
+copy of it (some routers read it cast to float32), is a reader of that norm. The experts' own work
+is skipped while probing, so the probe costs little and also runs on the meta device.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from llmcompressor.modeling.offset_norm import NormCalibrationModule, _is_registered
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import PreTrainedModel
 
 from workers.engine.architecture import MoeLayer
 from workers.engine.forward import hidden_states
 
 PROBE_TOKENS = 4
+COPIES = (torch.ops.aten._to_copy.default, torch.ops.aten.clone.default)
+OF_SHAPE = (torch.ops.aten.zeros_like, torch.ops.aten.empty_like, torch.ops.aten.new_zeros)
+
+Call = tuple[tuple[Any, ...], dict[str, Any]]
 
 
 @dataclass
 class Readers:
     """For each norm, in the order they ran: the weights (two dimensions) that read its output,
-    the experts modules that do, and any other module with parameters of its own that does."""
+    the experts modules that do, and any other module with parameters of its own, or operation
+    outside of one, that does. What
+    each norm was called with, and the norms whose output is read reshaped (a norm of each head)."""
 
     linears: dict[str, list[str]] = field(default_factory=dict)
     experts: dict[str, list[str]] = field(default_factory=dict)
     unknown: dict[str, list[str]] = field(default_factory=dict)
+    calls: dict[str, Call] = field(default_factory=dict)
+    reshaped: set[str] = field(default_factory=set)
 
 
 @dataclass
@@ -45,11 +55,26 @@ class _Probe:
     readers: Readers
     norm_of_storage: dict[int, str] = field(default_factory=dict)
     kept: list[torch.Tensor] = field(default_factory=list)
+    channels: dict[str, int] = field(default_factory=dict)
+    inside: int = 0
 
     def note_output(self, name: str, output: Any) -> None:
         if isinstance(output, torch.Tensor):
+            self.channels.setdefault(name, output.shape[-1])
             self.kept.append(output)
             self.norm_of_storage[_storage(output)] = name
+
+    def note_copy(self, tensor: Any, copied: Any) -> None:
+        norm = self.norm_of_storage.get(_storage(tensor))
+        if norm is not None:
+            self.note_output(norm, copied)
+
+    def note_operation(self, operation: str, args: tuple[Any, ...]) -> None:
+        for tensor in args:
+            if isinstance(tensor, torch.Tensor):
+                norm = self.norm_of_storage.get(_storage(tensor))
+                if norm is not None:
+                    self.readers.unknown.setdefault(norm, []).append(f"the operation {operation}")
 
     def note_input(self, name: str, module: nn.Module, tensors: list[torch.Tensor]) -> None:
         channels = {
@@ -61,6 +86,8 @@ class _Probe:
             kind = self._kind(name, module, size)
             if kind is not None and name not in (known := kind.setdefault(norm, [])):
                 known.append(name)
+                if size != self.channels[norm]:
+                    self.readers.reshaped.add(norm)
 
     def _kind(self, name: str, module: nn.Module, channels: int) -> dict[str, list[str]] | None:
         if name in self.experts:
@@ -72,6 +99,25 @@ class _Probe:
         # of gpt-oss has a sink a head.
         acts = any(channels in parameter.shape for parameter in own.values())
         return self.readers.unknown if acts else None
+
+
+class _Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Shows a probe which tensors are copied or cast, and what else is done with them outside of
+    the modules that hold a weight (MiniMax-Text-01 adds a norm's output to that of its layer)."""
+
+    def __init__(self, probe: _Probe) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._probe = probe
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        output = func(*args, **(kwargs or {}))
+        if func in COPIES:
+            self._probe.note_copy(args[0], output)
+        elif not (func.is_view or func.overloadpacket in OF_SHAPE or self._probe.inside):
+            self._probe.note_operation(func.overloadpacket.__name__, args)
+        return output
 
 
 @torch.no_grad()
@@ -89,6 +135,7 @@ def norm_readers(model: PreTrainedModel, layers: Sequence[MoeLayer]) -> Readers:
         for name, module in model.named_modules():
             if name and not any(name.startswith(f"{prefix}.") for prefix in experts):
                 _watch(stack, probe, name, module)
+        stack.enter_context(_Operations(probe))
         _run(model, ids)
     return probe.readers
 
@@ -110,11 +157,24 @@ def _watch(stack: ExitStack, probe: _Probe, name: str, module: nn.Module) -> Non
         tensors = [v for v in (*args, *kwargs.values()) if isinstance(v, torch.Tensor)]
         probe.note_input(name, module, tensors)
 
+    def enter(*_: Any) -> None:
+        probe.inside += 1
+
+    def leave(*_: Any) -> None:
+        probe.inside -= 1
+
     stack.callback(module.register_forward_pre_hook(before, with_kwargs=True).remove)
+    if name in probe.experts or "weight" in module._parameters:
+        stack.callback(module.register_forward_pre_hook(enter).remove)
+        stack.callback(module.register_forward_hook(leave).remove)
     weight = module._parameters.get("weight")
     if weight is not None and weight.ndim == 1:
-        after: Callable[..., None] = lambda _, __, output: probe.note_output(name, output)  # noqa: E731
-        stack.callback(module.register_forward_hook(after).remove)
+
+        def after(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+            probe.note_output(name, output)
+            probe.readers.calls[name] = (args, kwargs)
+
+        stack.callback(module.register_forward_hook(after, with_kwargs=True).remove)
 
 
 @contextmanager
@@ -174,3 +234,29 @@ def scales_through(block: nn.Module, up: nn.Module, down: nn.Module) -> bool:
         down_hook.remove()
     pairs = zip(seen[::2], seen[1::2], strict=True)
     return all(torch.equal(doubled, 2 * plain) for plain, doubled in pairs)
+
+
+@torch.no_grad()
+def scales_with_its_weight(norm: nn.Module, call: Call) -> bool:
+    """Whether halving a norm's parameters halves its output, tried on a copy with random values
+    called as it was in ``call``.
+
+    False where the output is normed · (1 + weight), unless llmcompressor puts a plain norm in its
+    place for the calibration (``llmcompressor.modeling.offset_norm``).
+    """
+    if _is_registered(type(norm).__name__, NormCalibrationModule):
+        return True
+    (twin,) = _random_copy(norm)
+    generator = torch.Generator().manual_seed(0)
+
+    def tried(value: Any) -> Any:
+        if not isinstance(value, torch.Tensor) or not value.is_floating_point():
+            return value
+        return torch.randn(value.shape, generator=generator)
+
+    args, kwargs = call
+    args, kwargs = tuple(map(tried, args)), {name: tried(value) for name, value in kwargs.items()}
+    whole = twin(*args, **kwargs)
+    for parameter in twin.parameters():
+        parameter.div_(2)
+    return torch.equal(2 * twin(*args, **kwargs), whole)

@@ -1,7 +1,8 @@
 """Stock llmcompressor's AWQ, as the reference a recipe can choose and the tests compare with.
 
-The mappings are the tree's, given to it as exact names; nothing else is changed but two
-faults: its crash without an accelerator, and the attention mask its tracing loses.
+The mappings are the tree's, given to it as exact names; nothing else is changed but three
+faults: its crash without an accelerator, the attention mask its tracing loses, and that it lets go
+of what a parent of two mappings was given after the first.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from torch import nn
 from app.jobs.events import MappingSearched
 from workers.engine.architecture import layer_index
 from workers.engine.mappings import TreeMapping
+from workers.engine.parent_inputs import ParentCaches
 from workers.engine.smoothing import ScaleLog
 
 
@@ -33,6 +35,10 @@ class ToldAWQModifier(AWQModifier):
 
     tell: Callable[[Any], None]
     scales: ScaleLog
+
+    def _setup_activation_cache_hooks(self) -> None:
+        self._parent_args_cache = ParentCaches(each.parent for each in self._resolved_mappings)
+        super()._setup_activation_cache_hooks()
 
     def _compute_best_scale(
         self,

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from app.base_models.configuration import moe_layers, router_kind, text_config
+from app.base_models.configuration import TOP_K, moe_layers, number, router_kind, text_config
 
 EXPERTS = {"num_experts": 8}
 
@@ -51,3 +51,9 @@ def test_the_router_is_named_by_configuration_or_model() -> None:
 def test_a_model_that_sees_is_read_by_its_language_part() -> None:
     assert text_config({"text_config": {"num_experts": 8}, "num_experts": 1}) == EXPERTS
     assert text_config(EXPERTS) == EXPERTS
+
+
+def test_a_number_may_be_listed_by_layer() -> None:
+    """Hunyuan-A13B lists its top-k for every layer."""
+    assert number({"moe_topk": [8, 8, 8]}, TOP_K) == 8
+    assert number({"moe_topk": [8, 4]}, TOP_K) is None
