@@ -111,6 +111,7 @@ class Layerwise:
         self._told = now
         left = self.layers - len(self.reports)
         mean = sum(self._computed) / len(self._computed) if self._computed else None
+        spent = time.perf_counter() - self._since  # on the layer at work
         self.tell(
             Progress(
                 step=Step.QUANTIZE,
@@ -120,7 +121,7 @@ class Layerwise:
                 layer=layer,
                 batch=batch if layer is not None else None,
                 batches=batches if layer is not None else None,
-                eta_seconds=None if mean is None else mean * left,
+                eta_seconds=None if mean is None else max(0.0, mean * left - spent),
             )
         )
 
