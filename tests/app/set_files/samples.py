@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from app.facets import PROGRAMMING_LANGUAGES, SPOKEN_LANGUAGES
 
@@ -135,3 +138,18 @@ def fifty_entries() -> str:
                 f"        prefix: *{'spoken' if number == 9 else 'programming'}",
             ]
     return "\n".join(lines) + "\n"
+
+
+ENTRY: dict[str, Any] = {
+    "dataset": "owner/data",
+    "split": "train",
+    "columns": ["messages"],
+    "formatter": "chat_completion",
+    "num_samples": 8,
+}
+
+
+def file_of(*entries: Any, **keys: Any) -> str:
+    """A quantizers YAML of some entries."""
+    given = {"max_seq_length": 64, "seed": 1, "datasets": list(entries) or [ENTRY], **keys}
+    return yaml.safe_dump({"calibration_set": given}, sort_keys=False)

@@ -6,7 +6,6 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -16,22 +15,8 @@ from app.facets import DOMAINS, Facet
 from app.set_files.imported_set import ImportedSet
 from app.set_files.quantizers_yaml import domain_of_title
 from app.set_files.reading import read_set_file
-from app.set_files.writing import export_set
 from app.sources.entry import FolderOrigin, HubOrigin, SourceEntry
-from tests.app.set_files.samples import REAL, SECTIONS, SHORT, fifty_entries
-
-ENTRY: dict[str, Any] = {
-    "dataset": "owner/data",
-    "split": "train",
-    "columns": ["messages"],
-    "formatter": "chat_completion",
-    "num_samples": 8,
-}
-
-
-def file_of(*entries: Any, **keys: Any) -> str:
-    given = {"max_seq_length": 64, "seed": 1, "datasets": list(entries) or [ENTRY], **keys}
-    return yaml.safe_dump({"calibration_set": given}, sort_keys=False)
+from tests.app.set_files.samples import ENTRY, REAL, SECTIONS, SHORT, fifty_entries, file_of
 
 
 def read(text: str, **more: Any) -> ImportedSet:
@@ -172,39 +157,6 @@ def test_all_rows_and_what_a_stream_means_by_it() -> None:
     found = read(file_of({**ENTRY, "num_samples": "all", "streaming": True}))
     assert (found.spec.slices[0].rows, found.rows) == ("all", 0)
     assert any("the first 256" in one.message for one in found.warnings)
-
-
-@pytest.mark.parametrize(
-    ("rows", "more", "limit"),
-    [(800, {}, 2_000), (5_000, {}, 10_004), ("all", {}, None), ("all", {"streaming": True}, 2_000)],
-)
-def test_a_source_keeps_as_many_rows_as_the_file_asks_for(
-    rows: int | str, more: dict[str, Any], limit: int | None
-) -> None:
-    entry = {**ENTRY, **more}
-    found = read(file_of({**entry, "num_samples": rows}, {**entry, "num_samples": 2}))
-    (source,) = found.sources
-    assert isinstance(source.origin, HubOrigin)
-    assert source.origin.rows_limit == limit
-    exported = export_set(found.spec, {source.name: source})
-    assert (exported.format, read(exported.text).sources) == ("quantizers", [source])
-    small = source.model_copy(
-        update={"origin": source.origin.model_copy(update={"rows_limit": 900})}
-    )
-    said = [
-        one.message for one in read(file_of({**entry, "num_samples": rows}), known=[small]).warnings
-    ]
-    assert any("keeps a sample of 900" in one or "at most 900" in one for one in said)
-
-
-def test_tags_are_the_vocabularys_values() -> None:
-    tags = {"programming_language": "c++", "spoken_language": "zh-Hans", "domain": "Tool use"}
-    (source,) = read(file_of({**ENTRY, "tags": tags})).sources
-    assert source.tags == {
-        Facet.PROGRAMMING_LANGUAGE: "C++",
-        Facet.SPOKEN_LANGUAGE: "zh",
-        Facet.DOMAIN: "tool-use",
-    }
 
 
 def test_defaults_of_the_format() -> None:
