@@ -215,3 +215,12 @@ def test_the_document_is_json(saved: Callable[[str], Path]) -> None:
         "ok", "errors", "warnings", "targets", "quantized_modules", "mappings", "router_safe",
         "ram_bytes", "vram_bytes", "disk_bytes", "seconds",
     } <= document.keys()  # fmt: skip
+
+
+def test_a_configuration_that_no_model_can_be_built_from_is_refused(tmp_path: Path) -> None:
+    """Each layer's own number of experts, of which transformers' Mixtral knows nothing."""
+    config = tiny_models.mixtral().to_dict()
+    config["per_layer_config"] = {"1": {"num_local_experts": 8}}
+    (tmp_path / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    with pytest.raises(ModelRefused, match=r"cannot be built: .*num_local_experts"):
+        meta_model(tmp_path)

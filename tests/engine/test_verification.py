@@ -20,6 +20,7 @@ from tests.engine.conftest import Job
 from workers.engine.batches import pack
 from workers.engine.export import export
 from workers.engine.manifest import MANIFEST
+from workers.engine.safetensors_files import INDEX
 from workers.engine.verification import relative_distance, verify
 
 EXPERT = "model.layers.1.block_sparse_moe.experts.5"
@@ -47,6 +48,24 @@ def test_a_good_checkpoint_accounts_for_every_tensor(job: Job) -> None:
     found = verify(job.result.checkpoint, job.spec.model)
     tensors = load_file(job.spec.model / "model.safetensors")
     assert found == Verification(ok=True, tensors=len(tensors), quantized=48, problems=[])
+
+
+def test_a_tensor_in_two_files_is_found(job: Job, checkpoint: Path) -> None:
+    """Engines read every file there is, and take the last one."""
+    shutil.copy(checkpoint / "model.safetensors", checkpoint / "model-2.safetensors")
+    found = named(verify(checkpoint, job.spec.model))
+    assert found[f"{EXPERT}.w2.weight_packed"] == "It is in more than one file."
+
+
+def test_an_index_that_does_not_fit_its_files_is_found(job: Job, checkpoint: Path) -> None:
+    index = {
+        "weight_map": {"model.norm.weight": "model.safetensors", "no.such": "model.safetensors"}
+    }
+    (checkpoint / INDEX).write_text(json.dumps(index), encoding="utf-8")
+    found = named(verify(checkpoint, job.spec.model))
+    assert found["no.such"] == f"{INDEX} says that it is in model.safetensors, and it is not."
+    assert found[f"{EXPERT}.w2.weight_packed"] == f"{INDEX} does not name it."
+    assert "model.norm.weight" not in found
 
 
 def test_progress_is_told(job: Job) -> None:

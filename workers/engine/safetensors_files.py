@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -109,6 +110,17 @@ class Shards:
     def names_in(self, file: str) -> list[str]:
         """The tensors of one file, in the order of its header."""
         return [name for name, stored in self.tensors.items() if stored.file == file]
+
+    def misplaced(self) -> Iterator[tuple[str, str]]:
+        """The tensors that a reader may find elsewhere, or not at all, and why."""
+        for name in self._twice:
+            yield name, "It is in more than one file."
+        for name, file in self.weight_map.items():
+            there = self.tensors.get(name)
+            if file not in self.unreadable and (there is None or there.file != file):
+                yield name, f"{INDEX} says that it is in {file}, and it is not."
+        for name in self.tensors.keys() - self.weight_map.keys() if self.weight_map else ():
+            yield name, f"{INDEX} does not name it."
 
     def refuse_broken(self) -> None:
         """Raise ``refused`` for a file that cannot be read or ends early, a tensor in two files,

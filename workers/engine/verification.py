@@ -98,6 +98,8 @@ class _Check:
         """Every fault found, tensor by tensor, then file by file."""
         for file, reason in self.written.unreadable.items():
             yield Problem(tensor=file, problem=f"The file cannot be read: {reason}.")
+        for name, reason in self.written.misplaced():
+            yield Problem(tensor=name, problem=reason)
         yield from self._foreign_source()
         expected: set[str] = set()
         for done, name in enumerate(self.source.tensors, start=1):
