@@ -17,11 +17,11 @@ from app.base_models.models import BaseModelRecord
 from app.base_models.service import add_model
 from app.calibration.building import build_set
 from app.calibration.built_set import BuiltSet
+from app.calibration.composer import starter
 from app.calibration.held_out import held_out_for
 from app.calibration.models import CalibrationSet
 from app.calibration.service import index_for, save_set
 from app.calibration.spec import SetSpec, Slice
-from app.calibration.views import starter
 from app.coverage.profile import Profile
 from app.coverage.summary import experts_reached
 from app.database import session_for, utc_now

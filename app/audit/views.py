@@ -18,7 +18,7 @@ from app.audit.report import Audit, Finding
 from app.audit.service import AUDIT, load_audit
 from app.calibration import service
 from app.calibration.built_set import MANIFEST, BuiltSet, load_built_set
-from app.calibration.views import ModelChoice, model_choices
+from app.calibration.composer import ModelChoice, model_choices
 from app.errors import NotFound, Refused
 from app.facets import Facet
 from app.jobs import service as jobs

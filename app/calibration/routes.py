@@ -10,6 +10,15 @@ from fastapi.responses import Response
 from sqlmodel import Session
 
 from app.calibration import deletion, service
+from app.calibration.composer import (
+    ComposeView,
+    TotalsView,
+    compose_view,
+    first_model,
+    first_spec,
+    refused_fields,
+    totals_view,
+)
 from app.calibration.forms import (
     SetFields,
     SliceFields,
@@ -20,20 +29,13 @@ from app.calibration.forms import (
 from app.calibration.mending import Mend, mended
 from app.calibration.spec import SetSpec
 from app.calibration.views import (
-    ComposeView,
     SetListView,
     SetRowsView,
     SetView,
-    TotalsView,
-    compose_view,
-    first_model,
-    first_spec,
-    refused_fields,
     set_list,
     set_rows,
     set_rows_view,
     set_view,
-    totals_view,
 )
 from app.deletions import Deleted
 from app.dependencies import SessionDep, SettingsDep

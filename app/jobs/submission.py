@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from sqlmodel import Session
 
 from app.calibration import service as calibration
-from app.calibration.views import starter
+from app.calibration.composer import starter
 from app.jobs import service
 from app.jobs.models import Job
 from app.jobs.states import JobKind

@@ -10,10 +10,10 @@ from fastapi.testclient import TestClient
 from sqlmodel import Session
 
 from app.calibration.building import build_set
+from app.calibration.composer import starter
 from app.calibration.forms import fields_of_form, fields_of_spec, read_spec
 from app.calibration.models import CalibrationSet
 from app.calibration.spec import SetSpec
-from app.calibration.views import starter
 from app.settings import Settings
 from tests.seed import small_spec
 from tests.seeded_model import write_model
