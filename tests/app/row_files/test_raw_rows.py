@@ -48,7 +48,7 @@ def content_of(kind: str) -> bytes:
 
 def pack(content: bytes, how: str) -> bytes:
     if how == "gz":
-        return gzip.compress(content)
+        return gzip.compress(content, mtime=0)  # the time it is packed at would name the test
     if how == "zst":
         return pa.Codec("zstd").compress(content, asbytes=True)
     return content
@@ -204,12 +204,20 @@ def test_a_huge_value_that_every_row_names_is_unpacked_for_few_at_once(
     assert [len(row.cells["text"]) for row in rows] == [size] * count
 
 
+PACKED = gzip.compress(b'{"a": 1}', mtime=0)
+CUT = gzip.compress(content_of("jsonl") * 50, mtime=0)[:-40]
+
+
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
-        ("a.jsonl.gz", gzip.compress(content_of("jsonl") * 50)[:-40], "damaged or cut off"),
+        (
+            "a.jsonl.gz",
+            gzip.compress(content_of("jsonl") * 50, mtime=0)[:-40],
+            "damaged or cut off",
+        ),
         ("a.jsonl.gz", b'{"a": 1}', "not packed by its first bytes and gzip by its name"),
-        ("a.jsonl", gzip.compress(b'{"a": 1}'), "gzip by its first bytes and not packed by its"),
+        ("a.jsonl", PACKED, "gzip by its first bytes and not packed by its"),
         ("a.csv", content_of("parquet"), "is Parquet by its first bytes"),
         ("a.parquet", b"a,b\n1,2\n", "is no Parquet by its first bytes"),
         ("a.parquet", content_of("parquet")[:100], "cannot be read as Parquet"),
