@@ -71,7 +71,7 @@ def run_through(page: Page, server: Server, tmp_path: Path) -> None:
     page.get_by_role("button", name="Add a model").click()
     page.get_by_role("button", name="Add the bundled demo model").click()
     expect(page.get_by_text("MiniMaxM2ForCausalLM")).to_be_visible()
-    page.locator('a[href="/sets/new"]').first.click()
+    page.get_by_role("button", name="Compose a set for it").click()
     page.wait_for_selector("html[data-htmx]")
     compose(page)
     page.get_by_role("button", name="Build, measure, quantize").click()
