@@ -255,7 +255,8 @@ def main() -> None:
         return
     for shape in chosen.shapes:
         experts, top_k = map(int, shape.split("x"))
-        bench(experts, top_k, chosen.layers, chosen.rounds, chosen.modes)
+        modes = ["stock", *(mode for mode in chosen.modes if mode != "stock")]
+        bench(experts, top_k, chosen.layers, chosen.rounds, modes)
 
 
 if __name__ == "__main__":
