@@ -36,8 +36,8 @@ Call = tuple[tuple[Any, ...], dict[str, Any]]
 class Readers:
     """For each norm, in the order they ran: the weights (two dimensions) that read its output,
     the experts modules that do, and any other module with parameters of its own, or operation
-    outside of one, that does. What
-    each norm was called with, and the norms whose output is read reshaped (a norm of each head)."""
+    outside of one, that does. What each norm was called with, and the norms whose output is read
+    reshaped (a norm of each head)."""
 
     linears: dict[str, list[str]] = field(default_factory=dict)
     experts: dict[str, list[str]] = field(default_factory=dict)
