@@ -20,11 +20,13 @@ from transformers import AutoModelForCausalLM, MiniMaxM2Config, PreTrainedModel
 
 from app.recipes.schema import PRESETS
 from tests.engine import tiny_models
-from workers.engine import experts_forward, quantization
-from workers.engine.batches import PackedBatch, pack
+from workers.engine.awq import experts_forward
 from workers.engine.device import compute_device, release_memory
-from workers.engine.layer_store import Fingerprint, LayerStore
-from workers.engine.loading import linearize
+from workers.engine.models.loading import linearize
+from workers.engine.plan.plan import plan_of
+from workers.engine.quantization.layer_store import Fingerprint, LayerStore
+from workers.engine.quantization.quantize import quantize
+from workers.engine.rows.batches import PackedBatch, pack
 
 RECIPE = PRESETS["experts-w4a16-g32"]
 MODES: dict[str, dict[str, Any]] = {
@@ -69,7 +71,7 @@ def measure(mode: str, experts: int, batches: list[PackedBatch]) -> tuple[float,
     model = model_of(experts)
     if mode.endswith("in RAM"):
         model = model.to("cpu")  # type: ignore[arg-type]
-    plan = quantization.plan_of(model, RECIPE.model_copy(update=MODES[mode]))
+    plan = plan_of(model, RECIPE.model_copy(update=MODES[mode]))
     dtypes = {name: torch.bfloat16 for name, _ in model.named_modules()}
     store = LayerStore(None, plan.scheme)
     store.open(Fingerprint(parts={}))
@@ -81,7 +83,7 @@ def measure(mode: str, experts: int, batches: list[PackedBatch]) -> tuple[float,
     torch.cuda.synchronize()
     since = time.perf_counter()
     with patch_attr(experts_forward, "has_grouped_products", chosen):
-        quantization.quantize(model, tokenizer, plan, batches, dtypes, lambda _: None, store)
+        quantize(model, tokenizer, plan, batches, dtypes, lambda _: None, store)
     torch.cuda.synchronize()
     seconds = time.perf_counter() - since
     return seconds, torch.cuda.max_memory_allocated() / 1e9

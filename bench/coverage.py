@@ -18,10 +18,10 @@ from transformers import MiniMaxM2Config, PreTrainedModel
 from transformers.models.minimax_m2.modeling_minimax_m2 import MiniMaxM2ForCausalLM
 
 from app.base_models.service import DEMO_MODEL
-from workers.engine.batches import pack
-from workers.engine.calibration_rows import CalibrationRow
-from workers.engine.forward import last_hidden
-from workers.engine.routing import count_routing
+from workers.engine.passes.forward import last_hidden
+from workers.engine.passes.routing import count_routing
+from workers.engine.rows.batches import pack
+from workers.engine.rows.calibration_rows import CalibrationRow
 from workers.engine.run import load_for_computing
 
 ROWS = 32

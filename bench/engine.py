@@ -26,13 +26,14 @@ from transformers import MiniMaxM2Config, PreTrainedModel
 
 from app.recipes.schema import PRESETS, Recipe
 from tests.engine import tiny_models
-from workers.engine import quantization
-from workers.engine.awq import TreeAWQModifier
-from workers.engine.batches import PackedBatch, pack
-from workers.engine.experts_search import ExpertsSearch
-from workers.engine.layer_store import Fingerprint, LayerStore
-from workers.engine.loading import linearize, load_model
-from workers.engine.reference import ToldAWQModifier
+from workers.engine.awq.experts_search import ExpertsSearch
+from workers.engine.awq.modifier import TreeAWQModifier
+from workers.engine.awq.reference import ToldAWQModifier
+from workers.engine.models.loading import linearize, load_model
+from workers.engine.plan.plan import plan_of
+from workers.engine.quantization.layer_store import Fingerprint, LayerStore
+from workers.engine.quantization.quantize import quantize
+from workers.engine.rows.batches import PackedBatch, pack
 
 ROWS, TOKENS, LONG = 16, 512, 2048
 SHAPES = ((32, 4), (128, 8))
@@ -81,14 +82,14 @@ def measure(
     model: PreTrainedModel, recipe: Recipe, batches: list[PackedBatch], layers: Path | None = None
 ) -> Measured:
     """Quantize a linearized model once; finished layers are kept in ``layers``, if it is given."""
-    plan = quantization.plan_of(model, recipe)
+    plan = plan_of(model, recipe)
     dtypes = {name: torch.float32 for name, _ in model.named_modules()}
     tokenizer = tiny_models.tiny_tokenizer()
     store = LayerStore(layers, plan.scheme)
     store.open(Fingerprint(parts={}))
     with watched_caches() as peak:
         since = time.process_time()
-        quantization.quantize(model, tokenizer, plan, batches, dtypes, lambda _: None, store)
+        quantize(model, tokenizer, plan, batches, dtypes, lambda _: None, store)
         cpu = time.process_time() - since
     return Measured(cpu, peak[0], {name: p.detach() for name, p in model.named_parameters()})
 

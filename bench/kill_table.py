@@ -23,7 +23,7 @@ import torch
 
 from app.jobs.events import parse
 from tests.engine import tiny_models
-from workers.engine.manifest import described
+from workers.engine.models.provenance import described
 
 LAYERS = 4
 

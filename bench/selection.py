@@ -45,14 +45,15 @@ from app.recipes.schema import PRESETS
 from app.settings import Settings
 from bench.ceiling import ceiling
 from bench.quality import interval
-from workers.engine.calibration_rows import CalibrationRows, read_rows
-from workers.engine.evaluation import compare
-from workers.engine.forward import pack_for
-from workers.engine.loading import limits_of, linearize, load_tokenizer
-from workers.engine.observation import Observed, observe
-from workers.engine.quantization import plan_of, quantize
+from workers.engine.models.loading import limits_of, linearize, load_tokenizer
+from workers.engine.passes.evaluation import compare
+from workers.engine.passes.forward import pack_for
+from workers.engine.passes.observation import Observed, observe
+from workers.engine.passes.routing import count_routing, write_coverage
+from workers.engine.plan.plan import plan_of
+from workers.engine.quantization.quantize import quantize
 from workers.engine.quantizing import stored_dtypes
-from workers.engine.routing import count_routing, write_coverage
+from workers.engine.rows.calibration_rows import CalibrationRows, read_rows
 from workers.engine.run import load_for_computing
 
 BUDGET = 60_000

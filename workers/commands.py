@@ -26,7 +26,7 @@ from workers.recipe_option import recipe_named
 
 if TYPE_CHECKING:
     from app.quality.evaluated_rows import EvaluatedRows
-    from workers.engine.calibration_rows import CalibrationRows
+    from workers.engine.rows.calibration_rows import CalibrationRows
 
 app = typer.Typer(help="Quantize and check models on this machine.", no_args_is_help=True)
 
@@ -143,7 +143,7 @@ def preflight(
     """Say what a job would do and need, without loading a weight. Exits 2 when it cannot run."""
     with refusals():
         from workers.engine.device import set_threads
-        from workers.engine.preflight import preflight as look
+        from workers.engine.preflight.report import preflight as look
 
         set_threads(threads)
         found = look(model, recipe_named(recipe), set_, out)
@@ -244,7 +244,7 @@ def verify(
 ) -> None:
     """Check every tensor of a checkpoint against its source. Exits 1 when something is wrong."""
     with refusals():
-        from workers.engine.verification import verify as check
+        from workers.engine.checkpoints.verification import verify as check
 
         with bar("Verifying") as advance:
             found = check(checkpoint, source, advance)
@@ -269,8 +269,8 @@ def export_recipe(
     """Write a recipe as YAML that stock llmcompressor runs on this model."""
     with refusals():
         from app.recipes.llmcompressor import to_yaml
-        from workers.engine.preflight import meta_model
-        from workers.engine.quantization import plan_of
+        from workers.engine.models.meta_model import meta_model
+        from workers.engine.plan.plan import plan_of
 
         tree = meta_model(model)
         plan = plan_of(tree, recipe_named(recipe))
@@ -284,9 +284,10 @@ def export_recipe(
 
 def _rows_for(directory: Path, rows: Path) -> CalibrationRows:
     """Rows as the model takes them; no weight is loaded for it."""
-    from workers.engine.calibration_rows import read_rows
-    from workers.engine.loading import limits_of, load_tokenizer
-    from workers.engine.preflight import meta_model, refuse_unfit
+    from workers.engine.models.loading import limits_of, load_tokenizer
+    from workers.engine.models.meta_model import meta_model
+    from workers.engine.preflight.refusals import refuse_unfit
+    from workers.engine.rows.calibration_rows import read_rows
 
     refuse_unfit(directory, None)
     return read_rows(rows, load_tokenizer(directory), limits_of(meta_model(directory)))
@@ -294,14 +295,14 @@ def _rows_for(directory: Path, rows: Path) -> CalibrationRows:
 
 def _evaluated(base: Path, checkpoint: Path, set_: Path) -> EvaluatedRows:
     """A checkpoint against its original, row by row; one of them in memory at a time."""
+    from workers.engine.checkpoints.verification import refuse_not_reloadable
     from workers.engine.device import release_memory
-    from workers.engine.evaluation import measure, refuse_unpredictable
-    from workers.engine.forward import pack_for
-    from workers.engine.loading import load_checkpoint
-    from workers.engine.observation import observe
-    from workers.engine.original import refuse_another_original
+    from workers.engine.models.loading import load_checkpoint
+    from workers.engine.models.original import refuse_another_original
+    from workers.engine.passes.evaluation import measure, refuse_unpredictable
+    from workers.engine.passes.forward import pack_for
+    from workers.engine.passes.observation import observe
     from workers.engine.run import load_for_computing
-    from workers.engine.verification import refuse_not_reloadable
 
     rows = _rows_for(base, set_)
     refuse_unpredictable(rows)

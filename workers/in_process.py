@@ -91,7 +91,7 @@ def kept_beside(out: Path, resume: bool) -> Iterator[Path]:
     Raises Conflict while another run is at work in it, or when a stopped run left one and
     ``resume`` was not asked for, and CheckpointRefused when something is at ``out``.
     """
-    from workers.engine.export import refuse_taken_destination
+    from workers.engine.checkpoints.export import refuse_taken_destination
 
     if not resume:
         refuse_taken_destination(out)

@@ -20,7 +20,7 @@ LAYER = re.compile(r"^(.*?\.)(\d+)(\..*)$")
 
 
 class MappingNames(Protocol):
-    """A smoothing by names: see ``workers.engine.mappings.TreeMapping``."""
+    """A smoothing by names: see ``workers.engine.plan.mappings.TreeMapping``."""
 
     @property
     def smooth(self) -> str:

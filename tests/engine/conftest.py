@@ -19,8 +19,8 @@ from app.jobs.spec import JobResult, JobSpec
 from app.jobs.states import JobKind
 from app.recipes.schema import PRESETS
 from tests.engine import tiny_models
-from workers.engine.loading import linearize, load_model
 from workers.engine.main_job import run
+from workers.engine.models.loading import linearize, load_model
 
 torch.set_num_threads(1)
 

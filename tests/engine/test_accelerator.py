@@ -15,22 +15,22 @@ from app.jobs.states import JobKind
 from app.recipes.schema import PRESETS, Recipe
 from tests.engine.conftest import Job, run_job
 from tests.engine.tiny_models import MOE, minimax_m2, rows_of, save, tiny_model
-from workers.engine import resources
-from workers.engine.architecture import moe_layers
-from workers.engine.batches import pack
-from workers.engine.device import Room, compute_device
-from workers.engine.experts_forward import (
+from workers.engine.awq.experts_forward import (
     Dispatch,
     has_grouped_products,
     members_of,
     run_experts,
     run_grouped,
 )
-from workers.engine.forward import last_hidden
-from workers.engine.gram import InputStatistics, search_scales
-from workers.engine.loading import linearize
-from workers.engine.smoothing import args_of, weight_of
-from workers.engine.trial import Trial
+from workers.engine.awq.gram import InputStatistics, search_scales
+from workers.engine.awq.smoothing import args_of, weight_of
+from workers.engine.awq.trial import Trial
+from workers.engine.device import Room, compute_device
+from workers.engine.models.architecture import moe_layers
+from workers.engine.models.loading import linearize
+from workers.engine.passes.forward import last_hidden
+from workers.engine.preflight import resources
+from workers.engine.rows.batches import pack
 
 pytestmark = pytest.mark.skipif(
     not torch.cuda.is_available(), reason="needs an accelerator with CUDA"
@@ -96,7 +96,7 @@ def test_the_gram_search_asks_the_host_nothing() -> None:
     weights = weight_of(down)[None]
     means = weights.abs().mean(dim=1).double()
     args = RECIPE.groups[0]
-    from workers.engine.targets import scheme_of
+    from workers.engine.plan.targets import scheme_of
 
     down.quantization_scheme = scheme_of(args)
     torch.cuda.synchronize()

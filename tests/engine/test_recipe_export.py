@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 
 from app.recipes.llmcompressor import to_yaml
 from app.recipes.schema import EXPERTS, LINEARS, Recipe, Statistics
-from tests.engine.test_awq import (
+from tests.engine.awq.test_modifier import (
     BATCHES,
     parameters_of,
     quantize_with_ours,
@@ -21,9 +21,9 @@ from tests.engine.test_awq import (
     stock_without_its_faults,
 )
 from tests.engine.tiny_models import tiny_tokenizer
-from workers.engine.batches import loader_of
-from workers.engine.packing import pack_weight
-from workers.engine.quantization import plan_of
+from workers.engine.formats.packing import pack_weight
+from workers.engine.plan.plan import plan_of
+from workers.engine.rows.batches import loader_of
 
 LinearModel = Callable[[str], PreTrainedModel]
 

@@ -16,7 +16,7 @@ from app.calibration.built_set import BuiltSet
 from app.calibration.spec import SetSpec, Slice
 from app.set_files.rows import write_rows
 from app.settings import ROOT
-from workers.engine.calibration_rows import ModelLimits, read_rows
+from workers.engine.rows.calibration_rows import ModelLimits, read_rows
 
 MODEL = ROOT / "demo" / "model"
 SPEC = SetSpec(name="t", slices=(Slice(name="a", rows=5),), max_length=96, sources=("permissive",))

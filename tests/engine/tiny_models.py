@@ -32,8 +32,8 @@ from transformers import (
     Qwen3MoeConfig,
 )
 
-from workers.engine.calibration_rows import CalibrationRow
-from workers.engine.fp8_blocks import Fp8Blocks, quantize_blocks, scale_name
+from workers.engine.formats.fp8_blocks import Fp8Blocks, quantize_blocks, scale_name
+from workers.engine.rows.calibration_rows import CalibrationRow
 
 VOCABULARY = 320
 CHAT_TEMPLATE = (

@@ -35,7 +35,8 @@ def compute_device() -> torch.device:
 
 def compute_dtype(device: torch.device, stored: torch.dtype) -> torch.dtype:
     """The dtype to search scales in: half precision is widened on a CPU, where it is slow or
-    summed coarsely; what is written keeps the checkpoint's dtype (``workers.engine.packing``)."""
+    summed coarsely; what is written keeps the checkpoint's dtype
+    (``workers.engine.formats.packing``)."""
     return torch.float32 if device.type == "cpu" and stored in HALVES else stored
 
 

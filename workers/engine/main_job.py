@@ -12,7 +12,7 @@ from app.jobs import files
 from app.jobs.events import Emit, StepFinished, StepStarted
 from app.jobs.spec import JobResult, JobSpec
 from workers.engine.device import set_threads
-from workers.engine.resuming import drop_layers
+from workers.engine.quantization.resuming import drop_layers
 from workers.engine.run import Run
 from workers.engine.steps import STEP_FUNCTIONS
 

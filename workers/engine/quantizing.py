@@ -10,18 +10,19 @@ from transformers import PreTrainedModel
 from app.errors import OutOfMemory
 from app.jobs.states import Step
 from app.recipes.schema import Recipe
-from workers.engine.calibration_rows import CalibrationRows
-from workers.engine.checkpoint_names import checkpoint_names
 from workers.engine.device import release_memory
-from workers.engine.forward import pack_for
-from workers.engine.fp8_blocks import FP8, blocks_of
-from workers.engine.layer_store import LayerStore
-from workers.engine.loading import linearize, load_tokenizer, read_config
-from workers.engine.preflight import meta_model
-from workers.engine.quantization import Plan, Quantized, names_of_smoothed, plan_of, quantize
-from workers.engine.resuming import fingerprint, open_store, tokens_a_batch_of
+from workers.engine.formats.fp8_blocks import FP8, blocks_of
+from workers.engine.formats.safetensors_files import Shards
+from workers.engine.models.checkpoint_names import checkpoint_names
+from workers.engine.models.loading import linearize, load_tokenizer, read_config
+from workers.engine.models.meta_model import meta_model
+from workers.engine.passes.forward import pack_for
+from workers.engine.plan.plan import Plan, names_of_smoothed, plan_of
+from workers.engine.quantization.layer_store import LayerStore
+from workers.engine.quantization.quantize import Quantized, quantize
+from workers.engine.quantization.resuming import fingerprint, open_store, tokens_a_batch_of
+from workers.engine.rows.calibration_rows import CalibrationRows
 from workers.engine.run import Run
-from workers.engine.safetensors_files import Shards
 
 TOKENS_A_BATCH = 512
 FEWEST_TOKENS = 16

@@ -14,13 +14,13 @@ from app.jobs.events import Emit, Notice, Progress
 from app.jobs.spec import JobResult, JobSpec
 from app.jobs.states import Step
 from app.sources.pinning import Fetching, TellFetching
-from workers.engine.calibration_rows import CalibrationRows
 from workers.engine.device import compute_device, compute_dtype
-from workers.engine.loading import load_model, refuse_not_finite
-from workers.engine.observation import Observed
-from workers.engine.preflight import meta_model
-from workers.engine.quantization import Quantized
-from workers.engine.resources import resting_device
+from workers.engine.models.loading import load_model, refuse_not_finite
+from workers.engine.models.meta_model import meta_model
+from workers.engine.passes.observation import Observed
+from workers.engine.preflight.resources import resting_device
+from workers.engine.quantization.quantize import Quantized
+from workers.engine.rows.calibration_rows import CalibrationRows
 
 T = TypeVar("T")
 
@@ -73,7 +73,7 @@ class Run:
 
 def load_for_computing(directory: Path) -> PreTrainedModel:
     """The source model in the dtype scales are searched in, on the compute device, or in RAM where
-    an accelerator is too small to hold it (``workers.engine.forward``)."""
+    an accelerator is too small to hold it (``workers.engine.passes.forward``)."""
     shapes = meta_model(directory)
     device = compute_device()
     dtype = compute_dtype(device, shapes.dtype)

@@ -22,27 +22,34 @@ from app.errors import CalibrantError, RecipeRefused
 from app.jobs import files
 from app.jobs.states import Step
 from app.quality.divergence import evaluation_of
-from workers.engine.architecture import moe_layers
-from workers.engine.calibration_rows import CalibrationRows, ModelLimits, read_rows
+from workers.engine.checkpoints.export import (
+    Exported,
+    export,
+    exported_before,
+    refuse_taken_destination,
+)
+from workers.engine.checkpoints.verification import verify
 from workers.engine.device import release_memory
-from workers.engine.evaluation import measure, refuse_unpredictable
-from workers.engine.export import Exported, export, exported_before, refuse_taken_destination
-from workers.engine.forward import pack_for
-from workers.engine.loading import limits_of, load_tokenizer
-from workers.engine.manifest import source_of
-from workers.engine.observation import observe
-from workers.engine.preflight import meta_model, preflight, refuse_too_large, refuse_unfit
-from workers.engine.quantizing import quantized_in_memory
-from workers.engine.resuming import kept_bytes
-from workers.engine.routing import (
+from workers.engine.formats.safetensors_files import Shards
+from workers.engine.models.architecture import moe_layers
+from workers.engine.models.loading import limits_of, load_tokenizer
+from workers.engine.models.meta_model import meta_model
+from workers.engine.models.provenance import source_of
+from workers.engine.passes.evaluation import measure, refuse_unpredictable
+from workers.engine.passes.forward import pack_for
+from workers.engine.passes.observation import observe
+from workers.engine.passes.routing import (
     RoutingCounts,
     RoutingTally,
     count_routing,
     write_coverage,
 )
+from workers.engine.preflight.refusals import refuse_too_large, refuse_unfit
+from workers.engine.preflight.report import preflight
+from workers.engine.quantization.resuming import kept_bytes
+from workers.engine.quantizing import quantized_in_memory
+from workers.engine.rows.calibration_rows import CalibrationRows, ModelLimits, read_rows
 from workers.engine.run import Run, needed
-from workers.engine.safetensors_files import Shards
-from workers.engine.verification import verify
 
 Figures = dict[str, Any]
 

@@ -13,7 +13,7 @@ from app.errors import CompositionRefused, ModelRefused
 from app.facets import Facet
 from app.sources.rows import rows_files
 from tests.app.calibration.essays import essays, spec_over, talk, write_source
-from workers.engine.calibration_rows import ModelLimits, read_rows
+from workers.engine.rows.calibration_rows import ModelLimits, read_rows
 
 
 def test_a_prompt_names_each_value_equally_often_and_feeds_none(

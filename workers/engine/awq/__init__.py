@@ -1,0 +1,1 @@
+"""AWQ's scale search and smoothing, made fit for mixtures of experts."""

@@ -1,0 +1,1 @@
+"""Quantized models as checkpoints that serve, and whether they are right."""

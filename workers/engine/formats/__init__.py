@@ -1,0 +1,1 @@
+"""Weights in their number formats, and the files that hold them."""

@@ -1,0 +1,1 @@
+"""What a job will do and need, and whether it can."""

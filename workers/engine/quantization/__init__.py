@@ -1,0 +1,1 @@
+"""Quantization layer by layer, resumable."""

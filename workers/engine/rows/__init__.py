@@ -1,0 +1,1 @@
+"""The rows a step runs on, and their batches."""
