@@ -64,9 +64,10 @@ another order, so the bytes can differ there; the figures below should not by mu
 The model was trained on all three packs, and about half of that text is under copyleft or
 share-alike licences (GPL, GFDL, MPL, EPL, CC-BY-SA; see the NOTICE of each pack). Whether a model
 is a derived work of its training text is not settled. What rights the makers of this project have
-in the weights they give under CC-BY-SA-4.0. They cannot give more than that: a passage that the
-model repeats stays under its own licence, and for text of the copyleft pack that is the GPL, GFDL,
-MPL or EPL. Who needs weights without that text can make them: `--packs permissive`.
+in the weights they give under [CC-BY-SA-4.0](https://creativecommons.org/licenses/by-sa/4.0/). They
+cannot give more than that: a passage that the model repeats stays under its own licence, and for
+text of the copyleft pack that is the GPL, GFDL, MPL or EPL. Who needs weights without that text can
+make them: `--packs permissive`.
 
 ## Held-out loss
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from pathlib import Path
 from typing import Any
 
@@ -224,5 +223,5 @@ def test_card_shows_the_measured_figures(measurements: dict[str, Any]) -> None:
             figures = f"| {loss['nats_per_token']:.2f} | {loss['nats_per_token_plain']:.2f} |"
             assert f"| {loss['rows']:,} | {loss['tokens']:,} {figures}" in card
     assert f"{measurements['run']['seconds'] / 60:.1f} minutes" in card
-    assert re.search(r"CC-BY-SA-4\.0", card)
+    assert "[CC-BY-SA-4.0](https://creativecommons.org/licenses/by-sa/4.0/)" in card
     assert f"{math.log(4096):.2f}" in card
