@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +116,17 @@ def test_notice_counts_the_passages_of_every_source(pack: str) -> None:
     counted = dict(re.findall(r"^(\S.*\))\n  passages: ([\d,]+)$", notice, flags=re.MULTILINE))
     sources = [row["source"] for row in rows_of(pack)]
     assert counted == {source: f"{sources.count(source):,}" for source in set(sources)}
+
+
+def test_readme_counts_what_is_there() -> None:
+    readme = (CORPUS_DIR / "README.md").read_text(encoding="utf-8")
+    rows = {pack: rows_of(pack) for pack in PACKS}
+    for pack, held in rows.items():
+        held_out = sum(row["split"] == "held_out" for row in held)
+        assert f"| `{pack}` | {len(held):,} | {held_out:,} |" in readme
+    spoken = Counter(row["spoken_language"] for held in rows.values() for row in held)
+    assert f"Hebrew ({spoken['he']} passages) and Hindi ({spoken['hi']})" in readme
+    assert f"{sum(spoken.values()):,} passages" in readme
 
 
 def test_files_for_reading_name_no_registry_host_and_no_mail_address() -> None:
