@@ -1,7 +1,8 @@
 """Pictures of every page, light and dark, 1440 and 390 wide: ``make screenshots``.
 
 Without ``--url`` the data directory of ``make demo`` is served for as long as it takes. Pages of
-single things are those of the newest: run the demo first.
+single things are those of the newest: run the demo first. With ``--readme`` only the README's
+picture is taken anew.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from app.main import create_app
 from app.settings import ROOT, Settings
 
 CHROMIUM = "/usr/bin/chromium"
+README_PICTURE = ROOT / "docs" / "screenshots" / "coverage.png"
 ARGUMENTS = (
     "--headless",
     "--no-sandbox",
@@ -101,6 +103,17 @@ def take(browser: Browser, url: str, pages: dict[str, str], out: Path) -> None:
             context.close()
 
 
+def take_readme_picture(browser: Browser, url: str, pages: dict[str, str]) -> None:
+    """Write the picture of the README: the page of the newest coverage, down to its heatmap."""
+    page = browser.new_page(viewport={"width": WIDTHS[0], "height": 1200}, color_scheme="light")
+    page.goto(url + pages["coverage"])
+    settle(page)
+    bottom = page.locator("[data-chart]").evaluate("e => e.getBoundingClientRect().bottom")
+    clip = {"x": 0, "y": 0, "width": WIDTHS[0], "height": bottom}
+    page.screenshot(path=README_PICTURE, clip=clip)  # type: ignore[arg-type]
+    log.info("%s", README_PICTURE)
+
+
 def settle(page: Page) -> None:
     """Wait until scripts run and every chart is drawn."""
     page.wait_for_selector("html[data-htmx]")
@@ -138,23 +151,27 @@ def main() -> None:
     parser.add_argument("--data-dir", type=Path, default=ROOT / ".data")
     parser.add_argument("--out", type=Path, default=ROOT / "screenshots")
     parser.add_argument("--only", help="names of pages, separated by commas")
+    parser.add_argument("--readme", action="store_true", help="the README's picture alone")
     given = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
     if given.url:
-        _take_all(given.url.rstrip("/"), given.out, given.only)
+        _take_all(given.url.rstrip("/"), given)
         return
     with served(given.data_dir) as url:
-        _take_all(url, given.out, given.only)
+        _take_all(url, given)
 
 
-def _take_all(url: str, out: Path, only: str | None) -> None:
+def _take_all(url: str, given: argparse.Namespace) -> None:
     pages = pages_of(url)
-    if only:
-        pages = {name: pages[name] for name in only.split(",")}
+    if given.only:
+        pages = {name: pages[name] for name in given.only.split(",")}
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(ARGUMENTS))
-        take(browser, url, pages, out)
+        if given.readme:
+            take_readme_picture(browser, url, pages)
+        else:
+            take(browser, url, pages, given.out)
         browser.close()
 
 
