@@ -1,4 +1,4 @@
-"""The door: nobody is asked on loopback, everybody else gives the token once.
+"""The door: where a token is set everybody gives it once; without one only loopback is served.
 
 A browser keeps a session cookie that is derived from the token and not the token itself; scripts
 send the token as a bearer.
