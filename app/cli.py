@@ -154,22 +154,27 @@ def add_worker_commands() -> None:
         app.registered_commands += commands.registered_commands
 
 
-def _stop(_number: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
+class _Stopped(BaseException):
+    """A signal that ends the program, once what is under way is tidied up."""
+
+
+def _stop(number: int, _frame: FrameType | None) -> None:
+    raise _Stopped(number)
 
 
 def main() -> None:
-    """The console script."""
+    """Run the command that is asked for. A signal ends the program as that signal would: a shell's
+    loop over several models then ends too, and says 130 for Ctrl-C."""
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
     for stream in (sys.stdout, sys.stderr):
         # Whatever the locale: JSON and YAML are UTF-8, and half a surrogate has JSON's own escape.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+    add_worker_commands()
     # Set here and not left to Python: a shell starts background jobs with SIGINT ignored.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stop)
-    add_worker_commands()
     try:
         app()
     except CalibrantError as error:
@@ -184,8 +189,11 @@ def main() -> None:
             raise
         complain(known.sentence)
         sys.exit(known.exit_code)
-    except KeyboardInterrupt:
-        sys.exit(130)
+    except _Stopped as stopped:
+        (number,) = stopped.args
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+        sys.exit(128 + number)  # the first process of a container cannot be killed by its own
 
 
 def _setting_refused(error: ValidationError) -> Refused:
