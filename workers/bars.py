@@ -52,7 +52,8 @@ def shown_events() -> Iterator[Callable[[Event], None]]:
             elif isinstance(event, StepFinished):
                 _show_finished(progress, bars[event.step], event)
             elif isinstance(event, Notice):
-                progress.console.print(event.message, style="dim")
+                # As it is: a bracket is no markup, and a line is broken by whoever shows it.
+                progress.console.print(event.message, style="dim", markup=False, soft_wrap=True)
 
         yield show
 

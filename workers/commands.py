@@ -21,7 +21,14 @@ from app.jobs.states import JobKind
 from app.jobs.wording import preflight_in_words
 from app.recipes.schema import DEFAULT_PRESET
 from workers.bars import bar
-from workers.in_process import kept_beside, refusals, run_here, spec_of, working_directory
+from workers.in_process import (
+    events_beside,
+    kept_beside,
+    refusals,
+    run_here,
+    spec_of,
+    working_directory,
+)
 from workers.recipe_option import recipe_named
 
 if TYPE_CHECKING:
@@ -184,7 +191,7 @@ def quantize(
         spec.recipe, spec.checkpoint = recipe_named(recipe), out.resolve()
         spec.held_out = held_out.resolve() if held_out else None
         spec.resume = "required" if resume else "never"
-        events = out.resolve().with_name(f"{out.name}.events.jsonl")
+        events = events_beside(out)
         result = run_here(spec, events)
     if json:
         say({**result.model_dump(mode="json"), "events": str(events)})

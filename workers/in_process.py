@@ -13,8 +13,9 @@ from pathlib import Path
 import typer
 
 from app.artifacts import require_writable
+from app.checkpoints.manifest import MANIFEST
 from app.console import complain, told
-from app.errors import CalibrantError, Conflict
+from app.errors import CalibrantError, Conflict, ResumeRefused
 from app.jobs.events import Event
 from app.jobs.spec import JobResult, JobSpec
 from app.jobs.states import JobKind
@@ -83,19 +84,31 @@ def working_directory(out: Path | None) -> Iterator[Path]:
         yield Path(directory)
 
 
+def events_beside(out: Path) -> Path:
+    """The file that keeps what a run towards ``out`` says."""
+    return out.resolve().with_name(f"{out.name}.events.jsonl")
+
+
 @contextmanager
 def kept_beside(out: Path, resume: bool) -> Iterator[Path]:
     """The directory of a run's own files, on the disk the checkpoint goes to. It stays where the
-    run is stopped after it finished a layer.
+    run ends early after it finished a layer, which is said; one that ends before that leaves
+    nothing.
 
-    Raises Conflict while another run is at work in it, or when a stopped run left one and
-    ``resume`` was not asked for, and CheckpointRefused when something is at ``out``.
+    Raises Conflict while another run is at work in it, when a stopped run left one and ``resume``
+    was not asked for, or when it was and the checkpoint is whole already; CheckpointRefused when
+    something else is at ``out``.
     """
     from workers.engine.checkpoints.export import refuse_taken_destination
 
+    directory = out.resolve().with_name(f".{out.name}.calibrant")
+    if resume and not _has_layers(directory) and (out / MANIFEST).is_file():
+        raise Conflict(
+            f"{out} is whole already, so there is nothing to go on with: calibrant verify checks "
+            "it against its source."
+        )
     if not resume:
         refuse_taken_destination(out)
-    directory = out.resolve().with_name(f".{out.name}.calibrant")
     directory.mkdir(parents=True, exist_ok=True)
     with _sole_run(directory, out):
         if not resume and _has_layers(directory):
@@ -105,9 +118,15 @@ def kept_beside(out: Path, resume: bool) -> Iterator[Path]:
             )
         try:
             yield directory
+        except BaseException as error:
+            if _has_layers(directory) and not isinstance(error, ResumeRefused):
+                complain(f"Finished layers are kept in {directory}: go on with --resume.")
+            raise
         finally:
             if not _has_layers(directory):
                 shutil.rmtree(directory)
+                if not (out / MANIFEST).is_file():
+                    events_beside(out).unlink(missing_ok=True)
 
 
 @contextmanager

@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from app.jobs.events import parse
+from app.jobs.events import Notice, parse
+from app.jobs.states import Step
 from tests.engine.conftest import Job
+from workers.bars import shown_events
 from workers.commands import app
 from workers.engine.device import compute_device
 from workers.in_process import kept_beside
@@ -107,8 +109,21 @@ def test_quantize(source: Path, rows_file: Path, held_out_file: Path, tmp_path: 
     ]
     again = call(*arguments)
     assert again.exit_code == 2
-    assert Path(str(found["events"])).read_text(encoding="utf-8").splitlines() == events
     assert "is not empty" in again.stderr
+    on = call(*arguments, "--resume")
+    assert (on.exit_code, on.stdout) == (2, "")
+    assert on.stderr.startswith(f"{out} is whole already, so there is nothing to go on with")
+    assert Path(str(found["events"])).read_text(encoding="utf-8").splitlines() == events
+
+
+def test_a_refused_quantize_leaves_nothing(source: Path, rows_file: Path, tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("{name: r, groups: [{name: g, targets: ['.*nothing$']}]}", encoding="utf-8")
+    refused = call("quantize", "--model", source, "--set", rows_file, "--out", tmp_path / "out",
+                   "--recipe", recipe)  # fmt: skip
+    assert refused.exit_code == 2
+    assert "matches no Linear module" in refused.stderr
+    assert [file.name for file in tmp_path.iterdir()] == ["recipe.yaml"]
 
 
 def test_evaluate(job: Job, held_out_file: Path) -> None:
@@ -182,6 +197,13 @@ def test_refused_input_exits_2_with_a_sentence(arguments: tuple[str, ...], sente
     assert result.exit_code == 2
     assert sentence in result.stderr
     assert result.stdout == ""
+
+
+def test_what_a_job_says_is_shown_as_it_was_said(capsys: pytest.CaptureFixture[str]) -> None:
+    said = f"The tensor [64, 32] {'and all of its words ' * 6}stay on one line."
+    with shown_events() as show:
+        show(Notice(step=Step.BUILD, message=said))
+    assert capsys.readouterr().err == f"{said}\n"
 
 
 def test_help_does_not_wait_for_torch() -> None:

@@ -12,7 +12,7 @@ from app.jobs import files
 from app.jobs.events import Emit, StepFinished, StepStarted
 from app.jobs.spec import JobResult, JobSpec
 from workers.engine.device import set_threads
-from workers.engine.quantization.resuming import drop_layers
+from workers.engine.quantization.resuming import drop_layers, threads_of
 from workers.engine.run import Run
 from workers.engine.steps import STEP_FUNCTIONS
 
@@ -24,7 +24,7 @@ def run(spec: JobSpec, emit: Emit) -> JobResult:
     Raises CalibrantError with a sentence for a person when the job cannot go on.
     """
     wall, cpu = time.perf_counter(), time.process_time()
-    set_threads(spec.threads)
+    set_threads(threads_of(spec))
     spec.directory.mkdir(parents=True, exist_ok=True)
     job = Run(spec, emit)
     for step in spec.steps:

@@ -46,7 +46,7 @@ from workers.engine.passes.routing import (
 )
 from workers.engine.preflight.refusals import refuse_too_large, refuse_unfit
 from workers.engine.preflight.report import preflight
-from workers.engine.quantization.resuming import kept_bytes
+from workers.engine.quantization.resuming import kept_bytes, refuse_other_layers
 from workers.engine.quantizing import quantized_in_memory
 from workers.engine.rows.calibration_rows import CalibrationRows, ModelLimits, read_rows
 from workers.engine.run import Run, needed
@@ -77,8 +77,10 @@ def build(run: Run) -> Figures:
         refuse_leaks(place, held_out)
         run.held_out = read_rows(held_out, tokenizer, limits)
         refuse_unpredictable(run.held_out)
-    if quantizes and _exported_before(run) is None:
-        refuse_taken_destination(run.destination)
+    if quantizes:
+        refuse_other_layers(spec, run.rows, run.held_out)
+        if _exported_before(run) is None:
+            refuse_taken_destination(run.destination)
     run.result.set_id = run.rows.id
     run.result.set_rows = len(run.rows.rows)
     run.result.set_tokens = run.rows.tokens

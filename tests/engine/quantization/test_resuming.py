@@ -19,12 +19,13 @@ from app.jobs.states import JobKind, Step
 from app.recipes.schema import PRESETS, Recipe
 from tests.engine import tiny_models
 from tests.engine.conftest import DiskOf
-from workers.engine import quantizing
+from workers.engine import device, quantizing
 from workers.engine.main_job import run
 from workers.engine.models.provenance import described, package_versions
 from workers.engine.quantization import resuming
 from workers.engine.quantization.layer_store import Fingerprint, LayerRecord, LayerStore
 from workers.engine.quantization.resuming import kept_bytes, partial_of
+from workers.engine.run import Run
 
 LAYERS = 3
 
@@ -114,7 +115,7 @@ def test_stopped_twice_and_resumed_gives_the_same_bytes(
     assert [e.layer for e in events if isinstance(e, LayerQuantized)] == list(range(LAYERS))
     if search != "stock":
         assert [e.layer for e in events if isinstance(e, RoutedTokens)] == list(range(LAYERS))
-    assert "1 finished layers are taken over" in " ".join(
+    assert "1 finished layer is taken over" in " ".join(
         e.message for e in events if isinstance(e, Notice)
     )
     assert len(result.layers) == LAYERS
@@ -211,14 +212,16 @@ def test_a_retry_goes_on_from_another_jobs_layers(spec_for: Callable[..., JobSpe
         (lambda _, __: {"seed": 7}, "the seed"),
     ],
 )
-def test_another_input_is_refused_by_name(
+def test_another_input_is_refused_by_name_before_the_model_is_loaded(
     spec_for: Callable[..., JobSpec],
     tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
     change: Callable[[JobSpec, Path], dict[str, Any]],
     named: str,
 ) -> None:
     spec = spec_for("stopped")
     run_until(spec, is_third_search_of(1))
+    monkeypatch.setattr(Run, "loaded_model", lambda _: pytest.fail("the model was loaded"))
     changed = spec.model_copy(update={"resume": "required", **change(spec, tmp_path)})
     with pytest.raises(ResumeRefused, match=f"because {named} changed since"):
         run(changed, lambda _: None)
@@ -250,6 +253,23 @@ def test_other_versions_and_another_device_are_refused(
     monkeypatch.setattr(resuming, part, other)
     with pytest.raises(ResumeRefused, match=f"because {named} changed since"):
         run(spec.model_copy(update={"resume": "required"}), lambda _: None)
+
+
+def test_a_run_goes_on_with_the_threads_of_its_layers(
+    spec_for: Callable[..., JobSpec], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where none are asked for it takes the cores that are free, fewer just after a kill."""
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(device, "free_cores", lambda: 1)
+    spec = spec_for("stopped").model_copy(update={"threads": None})
+    run_until(spec, is_third_search_of(1))
+    monkeypatch.setattr(device, "free_cores", lambda: 2)
+    told = run_until(
+        spec.model_copy(update={"resume": "required"}),
+        lambda event: isinstance(event, LayerQuantized) and event.layer == 1,
+    )
+    assert [e.layer for e in told if isinstance(e, LayerQuantized)] == [0, 1]
+    assert torch.get_num_threads() == 1
 
 
 def test_our_own_version_is_among_the_packages() -> None:
@@ -321,7 +341,7 @@ def test_smaller_batches_are_gone_on_with(
     retried = spec_for("retried", resume="if_possible", layers_from=spec.layers_directory)
     told = run_until(retried, is_third_search_of(2))
     said = [event.message for event in told if isinstance(event, Notice)]
-    assert any("1 finished layers are taken over" in message for message in said)
+    assert any("1 finished layer is taken over" in message for message in said)
     run(retried.model_copy(update={"resume": "required"}), lambda _: None)
     assert checkpoint_hashes(retried.directory / "checkpoint") == checkpoint_hashes(
         whole.directory / "checkpoint"

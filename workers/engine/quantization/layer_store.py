@@ -54,10 +54,15 @@ class Fingerprint(BaseModel):
     version: int = 1
     parts: dict[str, str]
 
-    def differences(self, other: Fingerprint) -> list[str]:
-        """The names of the parts that differ, in order."""
-        names = dict.fromkeys((*self.parts, *other.parts))
-        return [name for name in names if self.parts.get(name) != other.parts.get(name)]
+    def require(self, parts: Mapping[str, str], directory: Path) -> None:
+        """Raise ResumeRefused where one of these parts is another: the layers in ``directory``,
+        whose fingerprint this is, were made of something else."""
+        differing = [name for name, value in parts.items() if self.parts.get(name) != value]
+        if differing:
+            raise ResumeRefused(
+                f"The finished layers in {directory} cannot be used again, because "
+                f"{_listed(differing)} changed since: start again without them."
+            )
 
 
 class _Manifest(BaseModel):
@@ -93,11 +98,7 @@ class LayerStore:
             write_model(file, fingerprint)
             return 0
         found = Fingerprint.model_validate_json(file.read_bytes())
-        if differing := found.differences(fingerprint):
-            raise ResumeRefused(
-                f"The finished layers in {self.directory} cannot be used again, because "
-                f"{_listed(differing)} changed since: start again without them."
-            )
+        found.require(fingerprint.parts, self.directory)
         return self.finished()
 
     @property

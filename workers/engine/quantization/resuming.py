@@ -19,6 +19,7 @@ from workers.engine.quantization.layer_store import STATE, Fingerprint, LayerSto
 from workers.engine.rows.calibration_rows import CalibrationRows
 
 BATCH_SIZE = "the batch size"
+THREADS = "the number of threads"
 
 
 def fingerprint(
@@ -29,27 +30,43 @@ def fingerprint(
     tokens_a_batch: int,
 ) -> Fingerprint:
     """What the bits of a quantized layer and its measured errors depend on, in words a person
-    knows.
-
-    The number of threads is part of it: products are summed in another order with another
-    number.
-    """
-    assert spec.recipe is not None
-    recipe = spec.recipe.model_dump_json(exclude={"name", "description"})
+    knows."""
     return Fingerprint(
         parts={
-            "the recipe": _sha256(recipe.encode()),
-            "the calibration set": _sha256_of_rows(rows),
-            "the held-out part": _sha256_of_rows(held_out) if held_out else "none",
-            "the source model": source_of(spec.model).fingerprint,
-            **{f"the version of {name}": found for name, found in package_versions().items()},
+            **_parts_of_input(spec, rows, held_out),
             "the kind of device": _device_kind(model.device),
-            "the number of threads": str(torch.get_num_threads()),
             "the dtype": str(model.dtype),
             BATCH_SIZE: str(tokens_a_batch),
-            "the seed": str(spec.seed),
         }
     )
+
+
+def _parts_of_input(
+    spec: JobSpec, rows: CalibrationRows, held_out: CalibrationRows | None
+) -> dict[str, str]:
+    """The parts of a fingerprint that are known before the model is loaded. The number of threads
+    is one: products are summed in another order with another number."""
+    assert spec.recipe is not None
+    recipe = spec.recipe.model_dump_json(exclude={"name", "description"})
+    return {
+        "the recipe": _sha256(recipe.encode()),
+        "the calibration set": _sha256_of_rows(rows),
+        "the held-out part": _sha256_of_rows(held_out) if held_out else "none",
+        "the source model": source_of(spec.model).fingerprint,
+        **{f"the version of {name}": found for name, found in package_versions().items()},
+        THREADS: str(torch.get_num_threads()),
+        "the seed": str(spec.seed),
+    }
+
+
+def refuse_other_layers(
+    spec: JobSpec, rows: CalibrationRows, held_out: CalibrationRows | None
+) -> None:
+    """Raise ResumeRefused, before the model is loaded and the set profiled, where a run is to go on
+    from layers that were made of another input."""
+    found = _earlier(spec) if spec.resume == "required" else None
+    if found is not None:
+        found.require(_parts_of_input(spec, rows, held_out), spec.layers_directory)
 
 
 def open_store(
@@ -76,7 +93,8 @@ def open_store(
         shutil.rmtree(directory)
         finished = store.open(current)
     if layers := store.layers(finished):
-        message = f"{layers:,} finished layers are taken over from the earlier run."
+        what = "1 finished layer is" if layers == 1 else f"{layers:,} finished layers are"
+        message = f"{what} taken over from the earlier run."
         emit(Notice(step=Step.QUANTIZE, message=message))
     return finished
 
@@ -96,11 +114,25 @@ def kept_bytes(spec: JobSpec, destination: Path) -> int:
 def tokens_a_batch_of(spec: JobSpec) -> int | None:
     """The batch size of the layers a run may go on from, which is smaller than usual where the
     accelerator's memory was too small; None where there are none."""
+    earlier = _earlier(spec)
+    return int(earlier.parts[BATCH_SIZE]) if earlier else None
+
+
+def threads_of(spec: JobSpec) -> int | None:
+    """The threads a run is to compute with: those it was told, or those of the layers it may go on
+    from; None where it may choose. The cores that are free are fewer just after a run was killed.
+    """
+    earlier = None if spec.threads else _earlier(spec)
+    return int(earlier.parts[THREADS]) if earlier else spec.threads
+
+
+def _earlier(spec: JobSpec) -> Fingerprint | None:
+    """What the layers that a run may go on from were made of; None where there are none."""
     places = [spec.layers_directory, *([spec.layers_from] if spec.layers_from else [])]
     state = next((file for place in places if (file := place / STATE).is_file()), None)
     if spec.resume == "never" or state is None:
         return None
-    return int(Fingerprint.model_validate_json(state.read_bytes()).parts[BATCH_SIZE])
+    return Fingerprint.model_validate_json(state.read_bytes())
 
 
 def drop_layers(spec: JobSpec) -> None:
