@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 NOT_MEASURED = "not measured"
 
-_SIZE_UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
+SIZE_UNITS = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "PB": 10**15}
 _MINUTE, _HOUR, _DAY = 60, 3600, 86_400
 
 
@@ -78,15 +78,17 @@ def size(value: float | None) -> str:
     """A size in bytes with a decimal unit, three digits: ``12.3 MB``."""
     if value is None:
         return NOT_MEASURED
-    amount = float(value)
-    for unit in _SIZE_UNITS:
-        if abs(amount) < 999.5 or unit == _SIZE_UNITS[-1]:
-            break
-        amount /= 1000
+    unit = size_unit(value)
+    amount = value / SIZE_UNITS[unit]
     if unit == "B":
         return f"{amount:.0f} B"
     decimals = 2 if abs(amount) < 9.995 else 1 if abs(amount) < 99.95 else 0
     return f"{amount:.{decimals}f} {unit}"
+
+
+def size_unit(value: float) -> str:
+    """The decimal unit that a size in bytes is told in, a key of :data:`SIZE_UNITS`."""
+    return next((unit for unit, one in SIZE_UNITS.items() if abs(value) / one < 999.5), "PB")
 
 
 def amount(value: float | None) -> str:

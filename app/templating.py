@@ -49,6 +49,7 @@ def _environment() -> SandboxedEnvironment:
         label_of=label_of,
         facet_value=facet_value,
         vocabulary=vocabulary,
+        size_units=formatting.SIZE_UNITS,
     )
     return environment
 

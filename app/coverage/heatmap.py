@@ -85,7 +85,7 @@ def difference(
     end = float(np.abs(amounts).max(initial=0.0)) or 1.0
     title = f"{TITLES[measure]}: {names[1]} less {names[0]}"
     bar: dict[str, Any] = _bar(f"{TITLES[measure]}, difference")
-    bar["tickformat"] = "+.2%" if measure == "share" else "+,d"
+    bar["tickformat"] = ".2%" if measure == "share" else ",d"
     trace = {
         **_cells(one, columns, "expert"),
         "z": typed(_for_colours(amounts), "f4"),
@@ -146,7 +146,7 @@ def _coloured(
         values = _deviations(amounts, scale)
         end = largest or float(np.abs(values).max(initial=0.0)) or 1.0
         bar = _bar(TITLES[measure] + (", log2" if scale == "log" else ""))
-        bar["tickformat"] = "+.1f" if scale == "log" else "+.0%"
+        bar["tickformat"] = ".1f" if scale == "log" else ".0%"
         colours = {"colorscale": DIVERGING, "zmin": -end, "zmax": end, "colorbar": bar}
         return typed(_for_colours(values), "f4"), colours
     end = largest or float(amounts.max(initial=0.0)) or 1.0

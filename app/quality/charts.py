@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from app.coverage.heatmap import typed
 from app.facets import Facet, label_of
+from app.formatting import SIZE_UNITS
 from app.jobs.spec import LayerReport, RouterAgreement, SliceDivergence
 from app.quality.measures import ExpertError, KindError, MappingError, searches_by_layer
 
@@ -247,23 +248,26 @@ def _error_map(errors: NDArray[np.float64]) -> dict[str, Any]:
     }
 
 
-def error_by_size(steps: Sequence[tuple[str, int, float]], budget: int | None) -> dict[str, Any]:
+def error_by_size(
+    steps: Sequence[tuple[str, int, float]], budget: int | None, unit: str
+) -> dict[str, Any]:
     """The predicted error that is left by the checkpoint's size, a mark a step; the first is the
-    checkpoint as it is. A vertical line is the budget."""
+    checkpoint as it is. A vertical line is the budget. Sizes are drawn in ``unit``."""
+    one = SIZE_UNITS[unit]
     line = {
         "type": "scatter",
         "mode": "lines+markers",
-        "x": [size / 1e9 for _, size, _ in steps],
+        "x": [size / one for _, size, _ in steps],
         "y": [error for _, _, error in steps],
         "text": [name for name, _, _ in steps],
         "marker": {"color": ERROR_COLOUR, "size": 6},
         "line": {"color": ERROR_COLOUR, "width": 2, "shape": "hv"},
-        "hovertemplate": "%{text}<br>%{x:.4g} GB, error left %{y:.3g}<extra></extra>",
+        "hovertemplate": f"%{{text}}<br>%{{x:.4g}} {unit}, error left %{{y:.3g}}<extra></extra>",
     }
     mark = {
         "type": "line",
-        "x0": (budget or 0) / 1e9,
-        "x1": (budget or 0) / 1e9,
+        "x0": (budget or 0) / one,
+        "x1": (budget or 0) / one,
         "y0": 0,
         "y1": 1,
         "yref": "paper",
@@ -276,7 +280,10 @@ def error_by_size(steps: Sequence[tuple[str, int, float]], budget: int | None) -
             "showlegend": False,
             "margin": MARGIN,
             "shapes": [mark] if budget else [],
-            "xaxis": {"title": {"text": "Size (GB); dashed: the budget"}, "tickformat": ".4~g"},
+            "xaxis": {
+                "title": {"text": f"Size ({unit}); dashed: the budget"},
+                "tickformat": ".4~g",
+            },
             "yaxis": {
                 "title": {"text": "Error left, sum of layers"},
                 "rangemode": "tozero",

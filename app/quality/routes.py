@@ -143,7 +143,8 @@ def sensitivity_chart(
     view = sensitivity_view(session, settings, job_id, query.bytes)
     steps = sorted((step.size, step.unit, step.error_left) for step in view.steps if step.is_taken)
     start = ("as it is", view.size_now or 0, view.error_now or 0.0)
-    return error_by_size([start, *((unit, size, left) for size, unit, left in steps)], view.budget)
+    points = [start, *((unit, size, left) for size, unit, left in steps)]
+    return error_by_size(points, view.budget, view.unit)
 
 
 @router.get("/gates", response_model=GatesView)

@@ -5,14 +5,15 @@ from __future__ import annotations
 import secrets
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from urllib.parse import urlencode
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, computed_field
 from sqlmodel import Session
 
 from app.base_models.service import get_model
 from app.errors import Refused
+from app.formatting import SIZE_UNITS, size_unit
 from app.jobs import service
 from app.jobs.spec import Evaluation, JobResult, JobSpec, LayerReport, ModuleReport
 from app.jobs.views import JobRow, job_row
@@ -85,18 +86,19 @@ class ErrorsView(BaseModel):
 
 
 class BudgetQuery(BaseModel):
-    """The largest checkpoint allowed, in GB; by default a tenth more than there is."""
+    """The largest checkpoint allowed, in ``unit``; by default a tenth more than there is."""
 
     model_config = ConfigDict(extra="ignore")
 
-    budget_gb: Annotated[
+    budget: Annotated[
         Annotated[float, Field(gt=0, le=1e7)] | None, BeforeValidator(_blank_is_none)
     ] = None
+    unit: Literal["B", "kB", "MB", "GB", "TB", "PB"] = "GB"
 
     @property
     def bytes(self) -> int | None:
         """The same in bytes."""
-        return None if self.budget_gb is None else round(self.budget_gb * 1e9)
+        return None if self.budget is None else round(self.budget * SIZE_UNITS[self.unit])
 
 
 class StepRow(BaseModel):
@@ -116,7 +118,8 @@ class StepRow(BaseModel):
 class SensitivityView(BaseModel):
     """What to keep in more bits under a budget in bytes. ``problem`` says why there is no
     proposal; ``is_of_outputs`` whether layers' outputs were measured, or weights alone. Where no
-    step fits, ``smallest`` is the one that needs the least, and ``least_budget`` what it needs."""
+    step fits, ``smallest`` is the one that needs the least, and ``least_budget`` what it needs.
+    ``unit`` is the one that sizes of the checkpoint's order are told in."""
 
     job: JobRow
     budget: int | None = None
@@ -133,6 +136,12 @@ class SensitivityView(BaseModel):
     recipe_name: str | None = None
     yaml: str | None = None
     problem: str | None = None
+
+    @computed_field
+    @property
+    def unit(self) -> str:
+        """The unit of the budget's field and of the chart."""
+        return size_unit(self.size_now or 0)
 
 
 def sensitivity_view(

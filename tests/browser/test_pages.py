@@ -31,7 +31,7 @@ PAGES = {
     "compared coverage": "/jobs/{succeeded}/coverage/compare",
     "chosen rows": "/jobs/{succeeded}/coverage/rows?budget=20000",
     "errors": "/jobs/{succeeded}/errors",
-    "mixed precision": "/jobs/{succeeded}/sensitivity?budget_gb=0.0052",
+    "mixed precision": "/jobs/{succeeded}/sensitivity?budget=5.2&unit=MB",
     "report": "/jobs/{succeeded}/report",
     "log": "/jobs/{succeeded}/log",
     "gates": "/gates",

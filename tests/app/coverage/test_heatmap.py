@@ -94,6 +94,15 @@ def test_the_difference_of_two_profiles_has_one_range_on_both_sides() -> None:
     assert shares[0, 0] == pytest.approx(10 / 32 - 9 / 20, rel=0.01)
 
 
+@pytest.mark.parametrize("scale", ["linear", "log"])
+def test_zero_has_no_sign_on_a_diverging_bar(scale: str) -> None:
+    # What d3 formats with "+" has it at zero too.
+    figures = [heatmap(small(), measure="deviation", scale=scale)]
+    figures += [difference(small(), small(), ("a", "b"), measure=m) for m in ("tokens", "share")]
+    for figure in figures:
+        assert "+" not in figure["data"][0]["colorbar"]["tickformat"]
+
+
 def test_shares_and_mass() -> None:
     share = z_of(heatmap(small(), measure="share"))[0]
     assert share.tolist() == pytest.approx([0.3125, 0.3125, 0.15625, 0.21875], rel=0.005)

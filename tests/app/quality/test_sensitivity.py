@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
+from html import unescape
 
 import pytest
 from hypothesis import given, settings
@@ -159,10 +160,10 @@ def address(filled) -> str:
 
 
 def test_the_page_proposes_an_editable_recipe(filled, html: dict, address: str) -> None:
-    view = filled.client.get(f"{address}?budget_gb=0.0052").json()
+    view = filled.client.get(f"{address}?budget=5.2&unit=MB").json()
     assert view["taken"] >= 1
     assert view["size"] <= 5_200_000
-    page = filled.client.get(f"{address}?budget_gb=0.0052", headers=html).text
+    page = filled.client.get(f"{address}?budget=5.2&unit=MB", headers=html).text
     assert "Open in the recipe editor" in page
     form = {"name": view["recipe_name"], "text": view["yaml"], "model_id": filled.seeded.model_id}
     editor = filled.client.post("/recipes/edit", data=form, headers=html)
@@ -171,36 +172,50 @@ def test_the_page_proposes_an_editable_recipe(filled, html: dict, address: str) 
     lint = filled.client.post("/recipes/lint", json=form).json()["lint"]
     assert lint["errors"] == []
     assert lint["quantized"] == 576
-    text = filled.client.get(f"{address}?budget_gb=0.0052&format=csv").text
+    text = filled.client.get(f"{address}?budget=5.2&unit=MB&format=csv").text
     assert len(list(csv.DictReader(io.StringIO(text)))) == view["total_steps"]
-    figure = filled.client.get(f"{address}/chart?budget_gb=0.0052").json()
+    figure = filled.client.get(f"{address}/chart?budget=5.2&unit=MB").json()
     assert len(figure["data"][0]["x"]) == view["taken"] + 1
 
 
 def test_a_budget_below_the_smallest_step_says_what_that_needs(
     filled, html: dict, address: str
 ) -> None:
-    roomy = filled.client.get(f"{address}?budget_gb=1e-2").json()
+    roomy = filled.client.get(f"{address}?budget=1e-2").json()
     assert (roomy["smallest"], roomy["least_budget"]) == (None, None)
     firsts = [step for step in roomy["steps"] if step["bits_before"] == 4]
     least = roomy["size_now"] + min(step["bytes_added"] for step in firsts)
-    narrow = f"{address}?budget_gb={(least - 1) / 1e9!r}"
+    narrow = f"{address}?budget={(least - 1) / 1e6!r}&unit=MB"
     view = filled.client.get(narrow).json()
     assert (view["taken"], view["least_budget"]) == (0, least)
     page = filled.client.get(narrow, headers=html).text
     assert f"The smallest one, {view['smallest']}, needs" in page
-    link = re.search(r'href="(\?budget_gb=[^"]+)">propose with that', page)
+    link = re.search(r'href="(\?budget=[^"]+)">propose with that', page)
     assert link is not None
-    assert filled.client.get(address + link[1]).json()["taken"] == 1
-    again = re.search(r'name="budget_gb"\s+value="([^"]+)"', page)
+    assert filled.client.get(address + unescape(link[1])).json()["taken"] == 1
+    again = re.search(r'name="budget"\s+value="([^"]+)"', page)
     assert again is not None
-    assert round(float(again[1]) * 1e9) == least - 1
+    assert round(float(again[1]) * 1e6) == least - 1
+
+
+def test_a_small_checkpoint_is_told_in_a_small_unit(filled, html: dict, address: str) -> None:
+    view = filled.client.get(address).json()
+    now = f"{view['size_now'] / 1e6:.3f}"
+    page = filled.client.get(address, headers=html).text
+    assert f"MB, now {now}" in page
+    assert '<input type="hidden" name="unit" value="MB">' in page
+    chart = re.search(r'data-chart="([^"]+)"', page)
+    assert chart is not None
+    figure = filled.client.get(unescape(chart[1])).json()
+    assert figure["layout"]["xaxis"]["title"]["text"] == "Size (MB); dashed: the budget"
+    assert figure["data"][0]["x"][0] == view["size_now"] / 1e6
+    assert figure["layout"]["shapes"][0]["x0"] == view["budget"] / 1e6
 
 
 def test_budgets_that_mean_nothing(filled, html: dict, address: str) -> None:
-    assert filled.client.get(f"{address}?budget_gb=-1").status_code == 422
-    assert filled.client.get(f"{address}?budget_gb=", headers=html).status_code == 200
-    small_budget = filled.client.get(f"{address}?budget_gb=0.001", headers=html).text
+    assert filled.client.get(f"{address}?budget=-1").status_code == 422
+    assert filled.client.get(f"{address}?budget=", headers=html).status_code == 200
+    small_budget = filled.client.get(f"{address}?budget=0.001", headers=html).text
     assert "give a larger one" in small_budget
     queued = f"/jobs/{filled.seeded.jobs['queued']}/sensitivity"
     assert "Not measured yet" in filled.client.get(queued, headers=html).text
