@@ -145,10 +145,13 @@
     for (const stream of document.querySelectorAll("[hx-sse\\:connect]")) stream.dispatchEvent(new Event("seen"));
   });
 
-  // --- A stream that broke says so ------------------------------------------------------------
-  function connection(isThere) {
-    for (const note of document.querySelectorAll("[data-connection]")) note.hidden = isThere;
+  // --- A stream that broke says so, and so does a login that ended ----------------------------
+  function connection(problem) {
+    for (const note of document.querySelectorAll("[data-connection]")) {
+      note.hidden = note.dataset.connection !== problem;
+    }
   }
-  document.addEventListener("htmx:sse:error", () => connection(false));
-  document.addEventListener("htmx:sse:after:connection", () => connection(true));
+  document.addEventListener("htmx:sse:error", ({ detail }) => connection(detail.status === 401 ? "login" : "away"));
+  document.addEventListener("htmx:sse:after:connection", () => connection("none"));
+  document.addEventListener("htmx:after:request", ({ detail: { ctx } }) => connection(ctx.response.status === 401 ? "login" : "none"));
 })();

@@ -44,7 +44,7 @@ class NewRecipe(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    name: Annotated[str, Field(max_length=80)] = ""
+    name: str = ""
     text: Annotated[str, Field(min_length=1, max_length=service.LONGEST_TEXT)]
     model_id: Annotated[str | None, Field(max_length=32)] = None
 

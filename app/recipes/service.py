@@ -18,6 +18,7 @@ from app.recipes.lint import Lint, Weights, lint_text, misfits
 from app.recipes.migration import Imported
 from app.recipes.models import SavedRecipe
 from app.recipes.schema import PRESETS, Recipe
+from app.validation import shown
 
 SLUG = re.compile(r"^[a-z0-9][a-z0-9_-]{0,79}$")
 LONGEST_TEXT = 100_000
@@ -80,7 +81,7 @@ def _problem_of_name(name: str) -> str | None:
     near = re.sub(r"[^a-z0-9_]+", "-", name.lower()).strip("-_")[:80]
     advice = f"; {near!r} would do" if SLUG.match(near) else ""
     return (
-        f"{name!r} cannot be a recipe's name: use small letters, digits, - and _, 80 at most"
+        f"{shown(name)} cannot be a recipe's name: use small letters, digits, - and _, 80 at most"
         f"{advice}."
     )
 

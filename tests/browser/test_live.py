@@ -149,7 +149,7 @@ def test_a_server_that_is_gone_is_told_and_found_again(
     new_page: Callable[..., Page], site: Site, session: Session, job_id: str
 ) -> None:
     page = new_page(may_complain=True)
-    note = page.locator("[data-connection]")
+    note = page.locator("[data-connection=away]")
     with web_process(site.settings.data_dir) as url:
         page.goto(f"{url}/jobs/{job_id}")
         page.wait_for_selector("html[data-htmx]")
@@ -161,3 +161,6 @@ def test_a_server_that_is_gone_is_told_and_found_again(
     with web_process(site.settings.data_dir, port):
         expect(page.locator("#live")).to_contain_text("6 of 6 layers")
         expect(note).to_be_hidden()
+        with (site.settings.jobs_dir / job_id / "log.txt").open("a") as file:
+            file.write("said after the server came back\n")
+        expect(page.locator(".log")).to_contain_text("said after the server came back")

@@ -44,3 +44,26 @@ def test_work_goes_on_after_a_login_in_another_tab(
         expect(opened.value.get_by_role("heading", level=1)).to_have_text("Overview")
         page.reload()
         expect(page.get_by_role("heading", level=1)).to_have_text("An hour of work")
+
+
+def test_a_live_page_goes_on_after_a_login_in_another_tab(
+    new_page: Callable[..., Page], site: Site
+) -> None:
+    page = new_page(may_complain=True)
+    job_id = site.seeded.jobs["running"]
+    log, note = page.locator(".log"), page.locator("[data-connection=login]")
+    with web_process(site.settings.data_dir, CALIBRANT_TOKEN=TOKEN) as url:
+        log_in(page, url)
+        page.goto(f"{url}/jobs/{job_id}")
+        expect(log).to_contain_text("INFO")
+        page.context.clear_cookies()
+        expect(note).to_be_visible()
+        expect(log).to_contain_text("INFO")
+        with page.expect_popup() as opened:
+            note.get_by_role("link", name="Log in in another tab").click()
+        opened.value.get_by_label("Token").fill(TOKEN)
+        opened.value.get_by_role("button", name="Log in").click()
+        with (site.settings.jobs_dir / job_id / "log.txt").open("a") as file:
+            file.write("said after the login\n")
+        expect(log).to_contain_text("said after the login")
+        expect(note).to_be_hidden()

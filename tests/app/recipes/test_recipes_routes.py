@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -86,6 +87,25 @@ def test_a_name_that_cannot_be_used_is_told_while_typing_with_one_that_can(
     assert "minimax-m2-1-experts-only-awq" in refused.text
     kept = client.post("/recipes", json=given | {"name": "minimax-m2-1-experts-only-awq"})
     assert kept.status_code == 201
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "told"),
+    [
+        ("Has Spaces", TEXT, "has-spaces"),
+        ("x" * 81, TEXT, "80 at most"),
+        ("mine", "groups: 7", "groups"),
+        ("mine", "groups: [", "line 2, column 1"),
+        ("experts-w4a16-g32", TEXT, "already"),
+    ],
+)
+def test_what_keeps_a_recipe_from_being_kept_is_told_once(
+    client: TestClient, html: dict, name: str, text: str, told: str
+) -> None:
+    page = client.post("/recipes", data={"name": name, "text": text}, headers=html).text
+    problems = re.findall(r'<p class="problem"[^>]*>(.*?)</p>', page, re.DOTALL)
+    assert sum(told in problem for problem in problems) == 1, problems
+    assert page.count('role="alert"') == 1
 
 
 def test_the_name_of_the_form_is_that_of_a_text_without_one(client: TestClient) -> None:
