@@ -165,7 +165,8 @@ async def _on_http_error(request: Request, error: Exception) -> Response:
 async def _on_invalid_request(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
-    where = " ".join(str(part) for part in first["loc"] if part != "body")
+    # Where in the request a value stood says nothing to somebody who filled in a filter.
+    where = " ".join(str(part) for part in first["loc"][1:]) or "the request"
     return error_response(request, 422, f"{where}: {in_words([first])}.")
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Request
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request
 from fastapi.responses import FileResponse, HTMLResponse, PlainTextResponse, Response
 
 from app.checkpoints import service
@@ -13,6 +15,7 @@ from app.checkpoints.views import (
     CheckpointListView,
     CheckpointView,
     checkpoint_list,
+    checkpoint_rows,
     checkpoint_view,
     checksums,
 )
@@ -31,10 +34,12 @@ FILE_COLUMNS = ("name", "size_bytes", "sha256")
 
 
 @router.get("/checkpoints", response_model=CheckpointListView)
-def checkpoints_page(request: Request, session: SessionDep) -> Response:
-    """Every checkpoint, the newest first."""
-    view = checkpoint_list(session)
-    rows = ([getattr(row, column) for column in COLUMNS] for row in view.checkpoints)
+def checkpoints_page(
+    request: Request, session: SessionDep, page: Annotated[int, Query(ge=1, le=1_000_000)] = 1
+) -> Response:
+    """The checkpoints, the newest first. Their CSV has every page."""
+    view = checkpoint_list(session, page)
+    rows = ([getattr(row, column) for column in COLUMNS] for row in checkpoint_rows(session))
     return answer(request, view, "checkpoints/list.html", table=Table("checkpoints", COLUMNS, rows))
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NamedTuple
 
+from sqlalchemy import func
 from sqlmodel import Session, col, select
 
 from app.checkpoints.models import Checkpoint
@@ -30,24 +32,34 @@ def record_checkpoint(session: Session, job: Job, result: JobResult) -> Checkpoi
     return checkpoint
 
 
-def list_checkpoints(session: Session) -> list[Checkpoint]:
-    """Every checkpoint, the newest first."""
-    return list(session.exec(select(Checkpoint).order_by(col(Checkpoint.created_at).desc())))
+class Listed(NamedTuple):
+    """A checkpoint of a list, the recipe of its job, and what was measured of it on held-out rows,
+    None where nothing was."""
+
+    checkpoint: Checkpoint
+    recipe: str | None
+    evaluation: Evaluation | None
 
 
-def evaluations(session: Session) -> dict[str, Evaluation]:
-    """What was measured of every checkpoint on held-out rows, by its job; those that were not
-    measured are left out."""
-    measured = col(Job.result)["evaluation"]
-    statement = select(Checkpoint.job_id, measured).join(Job, col(Job.id) == Checkpoint.job_id)
-    found = session.exec(statement).all()
-    return {job: Evaluation.model_validate(part) for job, part in found if part}
+def list_checkpoints(
+    session: Session, *, limit: int | None = None, offset: int = 0
+) -> list[Listed]:
+    """The checkpoints, the newest first; all of them without a ``limit``."""
+    statement = (
+        select(Checkpoint, Job.recipe, col(Job.result)["evaluation"])
+        .join(Job, col(Job.id) == Checkpoint.job_id)
+        .order_by(col(Checkpoint.created_at).desc(), col(Checkpoint.id))
+    )
+    found = session.exec(statement.limit(limit).offset(offset)).all()
+    return [
+        Listed(checkpoint, recipe, Evaluation.model_validate(part) if part else None)
+        for checkpoint, recipe, part in found
+    ]
 
 
-def recipes(session: Session) -> dict[str, str | None]:
-    """The recipe of every checkpoint, by its job."""
-    statement = select(Checkpoint.job_id, Job.recipe).join(Job, col(Job.id) == Checkpoint.job_id)
-    return dict(session.exec(statement).all())
+def count_checkpoints(session: Session) -> int:
+    """How many checkpoints there are."""
+    return session.exec(select(func.count()).select_from(Checkpoint)).one()
 
 
 def get_checkpoint(session: Session, checkpoint_id: str) -> Checkpoint:

@@ -16,10 +16,12 @@ from app.checkpoints.models import Checkpoint
 from app.checkpoints.serving import serve_commands
 from app.jobs.service import get_job
 from app.jobs.spec import CheckpointFile, Evaluation, JobResult, Verification
+from app.paging import page_within
 from app.quality.gates import Check, Gates, Verdict, judge, verdict_of
 from app.quality.service import get_gates
 
 CARD = "README.md"
+PAGE_ROWS = 25
 
 
 class CheckpointRow(BaseModel):
@@ -42,10 +44,13 @@ class CheckpointRow(BaseModel):
 
 
 class CheckpointListView(BaseModel):
-    """Every checkpoint, the newest first."""
+    """A page of the checkpoints, the newest first."""
 
     checkpoints: list[CheckpointRow]
     gates: Gates
+    total: int
+    page: int
+    pages: int
 
 
 class FileView(CheckpointFile):
@@ -84,15 +89,28 @@ class CheckpointView(BaseModel):
     base_path: str
 
 
-def checkpoint_list(session: Session) -> CheckpointListView:
-    """Every checkpoint."""
+def checkpoint_list(session: Session, page: int, size: int = PAGE_ROWS) -> CheckpointListView:
+    """A page of the checkpoints; a page past the last is the last."""
+    total = service.count_checkpoints(session)
+    page, pages = page_within(total, page, size)
+    return CheckpointListView(
+        checkpoints=checkpoint_rows(session, limit=size, offset=(page - 1) * size),
+        gates=get_gates(session),
+        total=total,
+        page=page,
+        pages=pages,
+    )
+
+
+def checkpoint_rows(
+    session: Session, limit: int | None = None, offset: int = 0
+) -> list[CheckpointRow]:
+    """Checkpoints as their list has them; all of them without a ``limit``."""
     gates = get_gates(session)
-    evaluations, recipes = service.evaluations(session), service.recipes(session)
-    rows = [
-        checkpoint_row(each, recipes[each.job_id], gates, evaluations.get(each.job_id))
-        for each in service.list_checkpoints(session)
+    return [
+        checkpoint_row(one.checkpoint, one.recipe, gates, one.evaluation)
+        for one in service.list_checkpoints(session, limit=limit, offset=offset)
     ]
-    return CheckpointListView(checkpoints=rows, gates=gates)
 
 
 def checkpoint_view(session: Session, checkpoint_id: str, base: str) -> CheckpointView:

@@ -27,6 +27,8 @@ from app.jobs.views import JobRow, job_row
 from app.paging import page_of
 from app.quality.artifacts import evaluation_in
 from app.quality.evaluated_rows import EvaluatedRows, RowsRefused
+from app.quality.gates import Verdict, judge, verdict_of
+from app.quality.service import get_gates
 from app.settings import Settings
 
 First = Literal["named", "oldest"]
@@ -40,7 +42,8 @@ class ComparisonRefused(Refused):
 
 class SubjectView(BaseModel):
     """One of the things compared: ``letter`` is what the page calls it. Figures that were not
-    measured are None; the problems say which of its files cannot be read."""
+    measured are None, and so is ``gates`` where none is set; the problems say which of its files
+    cannot be read."""
 
     letter: str
     id: str
@@ -51,6 +54,7 @@ class SubjectView(BaseModel):
     evaluation: Evaluation | None = None
     bytes_after: int | None = None
     is_verified: bool | None = None
+    gates: Verdict | None = None
     coverage_problem: str | None = None
     versions_problem: str | None = None
 
@@ -132,6 +136,7 @@ def comparison_view(
     _require_one_model(session, jobs)
     if first == "oldest":
         jobs.sort(key=lambda job: job.created_at)
+    gates = get_gates(session)
     results = [JobResult.model_validate(job.result) if job.result else JobResult() for job in jobs]
     subjects = [
         SubjectView(
@@ -144,6 +149,7 @@ def comparison_view(
             evaluation=result.evaluation,
             bytes_after=result.bytes_after,
             is_verified=result.verification.ok if result.verification else None,
+            gates=verdict_of(judge(gates, result.evaluation, result.verification)),
         )
         for letter, job, result in zip(ascii_uppercase, jobs, results, strict=False)
     ]

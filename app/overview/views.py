@@ -8,7 +8,7 @@ from sqlmodel import Session
 from app.base_models import service as base_models
 from app.calibration import service as calibration
 from app.calibration.starter import NAME as STARTER_NAME
-from app.checkpoints.views import CheckpointRow, checkpoint_list
+from app.checkpoints.views import CheckpointRow, checkpoint_rows
 from app.jobs import service as jobs
 from app.jobs.models import Job
 from app.jobs.spec import Evaluation, JobResult
@@ -65,7 +65,7 @@ def overview(session: Session, settings: Settings) -> OverviewView:
         active=[job_row(job, settings) for job in active],
         recent=[job_row(job, settings) for job in ended[:LATEST_JOBS]],
         latest=_latest(succeeded[0], settings) if succeeded else None,
-        checkpoints=checkpoint_list(session).checkpoints[:LATEST_CHECKPOINTS],
+        checkpoints=checkpoint_rows(session, limit=LATEST_CHECKPOINTS),
         sets=calibration.count_sets(session),
         models=len(models),
         jobs=jobs.count_jobs(session),

@@ -295,7 +295,8 @@ def _recipe(recipe: Recipe, units: Sequence[Unit], bits: Mapping[Unit, int]) -> 
             groups.append(group.model_copy(update=changed))
     if not groups:
         raise SensitivityRefused(
-            "The budget has room for every weight as it came: nothing would be left to quantize."
+            "The budget has room for every weight as it came: nothing would be left to quantize. "
+            "Give a smaller one."
         )
     return recipe.model_copy(
         update={

@@ -35,6 +35,11 @@ def test_work_goes_on_after_a_login_in_another_tab(
         page.goto(f"{url}/sets/new")
         page.get_by_label("Name", exact=True).first.fill("An hour of work")
         page.context.clear_cookies()
+        form = page.locator("#composer .form")
+        left = form.evaluate("form => form.getBoundingClientRect().left")
+        page.get_by_role("button", name="Add a slice").click()
+        expect(page.locator("#composer > [data-refused]")).to_contain_text("log in")
+        assert form.evaluate("form => form.getBoundingClientRect().left") == left
         page.get_by_role("button", name="Save the set").last.click()
         expect(page.get_by_role("heading", level=1)).to_have_text("Login needed")
         with page.expect_popup() as opened:

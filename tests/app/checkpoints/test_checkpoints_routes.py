@@ -1,11 +1,20 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import subprocess
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from fastapi.testclient import TestClient
+
+from app.checkpoints.models import Checkpoint
+from app.checkpoints.service import get_checkpoint
+from app.database import session_for
+from app.jobs.models import Job
+from app.settings import Settings
+from tests.seed import seed
 
 
 @pytest.fixture
@@ -28,6 +37,37 @@ def test_json_and_csv_agree(filled, address: str) -> None:
     lines = filled.client.get(f"{address}?format=csv").text.splitlines()
     assert len(lines) == 1 + len(view["files"])
     assert filled.client.get("/checkpoints?format=csv").text.count("\n") == 2
+
+
+def test_a_long_list_is_paged_and_its_csv_is_whole(
+    client: TestClient, settings: Settings, html: dict
+) -> None:
+    seeded = seed(settings)
+    with session_for(settings) as session:
+        first = get_checkpoint(session, seeded.jobs["succeeded"])
+        job = session.get(Job, first.job_id)
+        for number in range(30):
+            later = first.created_at + timedelta(minutes=number + 1)
+            again = Job(**job.model_dump() | {"id": f"again{number}"})
+            one = first.model_dump() | {"id": again.id, "job_id": again.id, "created_at": later}
+            session.add(again)
+            session.flush()
+            session.add(Checkpoint(**one))
+        session.commit()
+    view = client.get("/checkpoints").json()
+    assert (view["total"], view["page"], view["pages"]) == (31, 1, 2)
+    assert [row["id"] for row in view["checkpoints"]] == [f"again{n}" for n in range(29, 4, -1)]
+    last = client.get("/checkpoints?page=99").json()
+    assert last["page"] == 2
+    assert [row["id"] for row in last["checkpoints"]] == [
+        *(f"again{n}" for n in range(4, -1, -1)), seeded.jobs["succeeded"]
+    ]  # fmt: skip
+    assert last["checkpoints"][0]["kl_mean"] == view["checkpoints"][0]["kl_mean"] is not None
+    page = client.get("/checkpoints", headers=html).text
+    assert page.count('name="jobs"') == 25
+    assert '<a href="?page=2" rel="next">' in re.sub(r"\s+", " ", page)
+    assert client.get("/checkpoints?format=csv").text.count("\n") == 32
+    assert client.get("/checkpoints?page=0").status_code == 422
 
 
 def test_a_downloaded_file_has_the_hash_that_is_shown(filled, address: str) -> None:

@@ -56,6 +56,25 @@ def test_json_has_every_part(two) -> None:
     assert len(view["layers"]) == 6
 
 
+def test_each_job_stands_to_the_gates_that_are_set(two, html: dict) -> None:
+    filled, jobs = two
+    address = f"/compare?jobs={jobs}"
+    before = filled.client.get(address).json()
+    assert [one["gates"] for one in before["subjects"]] == [None, None]
+    assert ">Gates</a>" not in filled.client.get(address, headers=html).text
+    means = sorted(one["evaluation"]["kl_mean"] for one in before["subjects"])
+    filled.client.post("/gates", json={"kl_mean": sum(means) / 2})
+    try:
+        after = filled.client.get(address).json()
+        passed = {one["evaluation"]["kl_mean"]: one["gates"] for one in after["subjects"]}
+        assert passed == {means[0]: "passed", means[1]: "failed"}
+        page = filled.client.get(address, headers=html).text
+        assert ">Gates</a>" in page
+        assert page.count("state-passed") == page.count("state-failed") == 1
+    finally:
+        filled.client.post("/gates", json={})
+
+
 def test_csv_has_slices_and_layers(two) -> None:
     filled, jobs = two
     text = filled.client.get(f"/compare?jobs={jobs}&format=csv").text

@@ -112,8 +112,10 @@ def test_the_list_as_csv(filled) -> None:
 
 
 @pytest.mark.parametrize("query", ["page=0", "page=x", "state=asleep"])
-def test_a_bad_query_is_refused(filled, query: str) -> None:
-    assert filled.client.get(f"/jobs?{query}").status_code == 422
+def test_a_bad_query_is_refused_by_the_name_of_the_field(filled, query: str) -> None:
+    answer = filled.client.get(f"/jobs?{query}")
+    assert answer.status_code == 422
+    assert answer.json()["error"].startswith(f"{query.partition('=')[0]}: ")
 
 
 def test_a_page_past_the_last_is_the_last(filled) -> None:
