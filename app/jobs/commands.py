@@ -7,10 +7,13 @@ of a server.
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Annotated
 
 import typer
+from sqlmodel import Session
 
 from app.console import Json, installed, say, tell, wide, write
 from app.deletions import Deleted
@@ -22,6 +25,7 @@ from app.jobs.submission import NewJob, submitted
 from app.jobs.views import JobListView, JobRow, JobView, LogView, job_list, job_view, log_view
 from app.recipes.schema import DEFAULT_PRESET
 from app.remote import ask, server
+from app.settings import Settings
 from app.validation import validated
 
 FOLLOW_SECONDS = 0.5
@@ -30,17 +34,25 @@ app = typer.Typer(help="Jobs: what runs and what ran.", no_args_is_help=True)
 JobId = Annotated[str, typer.Argument(help="The job's id.", metavar="JOB")]
 
 
+@contextmanager
+def _jobs_here() -> Iterator[tuple[Session, Settings]]:
+    """The local installation, where a job whose worker is gone is said to be lost."""
+    with installed() as (session, settings):
+        service.find_lost(session, settings)
+        yield session, settings
+
+
 @app.command("list")
 def list_(
     json: Json = False,
     state: Annotated[JobState | None, typer.Option(help="Only jobs in this state.")] = None,
-    page: Annotated[int, typer.Option(min=1)] = 1,
+    page: Annotated[int, typer.Option(min=1, help="Which page of the list.")] = 1,
 ) -> None:
     """Jobs, the newest first."""
     if server():
         view = ask("GET", "/jobs", JobListView, state=state and state.value, page=page)
     else:
-        with installed() as (session, settings):
+        with _jobs_here() as (session, settings):
             view = job_list(session, settings, state=state, page=page)
     if json:
         say(view.model_dump(mode="json"))
@@ -55,8 +67,7 @@ def _line(job: JobRow) -> str:
 def _view(job_id: str) -> JobView:
     if server():
         return ask("GET", f"/jobs/{job_id}", JobView)
-    with installed() as (session, settings):
-        service.find_lost(session, settings)
+    with _jobs_here() as (session, settings):
         return job_view(session, settings, job_id)
 
 
@@ -89,7 +100,7 @@ def _step_line(state: str, seconds: float | None) -> str:
 def _log(job_id: str, offset: int) -> LogView:
     if server():
         return ask("GET", f"/jobs/{job_id}/log", LogView, offset=offset)
-    with installed() as (session, settings):
+    with _jobs_here() as (session, settings):
         return log_view(session, settings, job_id, offset)
 
 
@@ -120,7 +131,7 @@ def cancel(job_id: JobId, json: Json = False) -> None:
     if server():
         ask("POST", f"/jobs/{job_id}/cancel", JobView)
     else:
-        with installed() as (session, _):
+        with _jobs_here() as (session, _):
             service.cancel(session, job_id)
     view = _view(job_id)
     while not view.job.is_final:
@@ -151,7 +162,7 @@ def _again(job_id: str, action: str, resume: Resume, json: bool) -> None:
     if server():
         view = ask("POST", f"/jobs/{job_id}/{action}", JobView)
     else:
-        with installed() as (session, settings):
+        with _jobs_here() as (session, settings):
             again = retrying.retry(session, settings, job_id, resume)
             view = job_view(session, settings, again.id)
     say(view.model_dump(mode="json")) if json else tell(_line(view.job))
@@ -164,8 +175,7 @@ def delete(job_id: JobId, json: Json = False) -> None:
     if server():
         deleted = ask("POST", f"/jobs/{job_id}/delete", Deleted)
     else:
-        with installed() as (session, settings):
-            service.find_lost(session, settings)
+        with _jobs_here() as (session, settings):
             deleted = deletion.delete(session, settings, job_id)
     if json:
         say(deleted.model_dump(mode="json"))
@@ -187,7 +197,7 @@ def submit(
     if server():
         view = ask("POST", "/jobs", JobView, new)
     else:
-        with installed() as (session, settings):
+        with _jobs_here() as (session, settings):
             job = submitted(session, settings, new)
             view = job_view(session, settings, job.id)
     say(view.model_dump(mode="json")) if json else tell(_line(view.job))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import time
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from app.database import utc_now
 from app.jobs import service
 from app.jobs.models import Job
 from app.jobs.states import JobState
+from app.liveness import this_host
 from app.settings import Settings
 from tests.integration.rows import add_job
 from tests.integration.server import calibrant, serving
@@ -52,6 +54,19 @@ def test_local_commands_say_one_document(settings: Settings, failed: Job) -> Non
     assert log["text"] == "première ligne\nsecond line\n"
     rest = document(settings, "jobs", "logs", failed.id, "--offset", "16")
     assert rest["text"] == "second line\n"
+
+
+def test_a_job_whose_worker_is_gone_is_never_said_to_run(
+    settings: Settings, session: Session
+) -> None:
+    """The server was killed and nobody has started it again."""
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    job = add_job(session, settings)
+    claimed = {"worker_host": this_host(), "worker_pid": gone.pid, "worker_started": 0.0}
+    service.move(session, job.id, to=JobState.STARTING, out_of=[JobState.QUEUED], **claimed)
+    listed = document(settings, "jobs", "list")
+    assert [one["state"] for one in listed["jobs"]] == ["lost"]  # type: ignore[attr-defined]
 
 
 def test_unknown_jobs_and_impossible_wishes_are_refused(settings: Settings, failed: Job) -> None:
