@@ -174,6 +174,20 @@ def test_every_command_and_option_the_documents_name_exists(
             assert set(options) <= commands[known], f"{file.name}: calibrant {name} {options}"
 
 
+def test_every_command_and_option_has_a_help_text() -> None:
+    cli.add_worker_commands()
+
+    def look(command: click.Command, name: str) -> None:
+        assert command.help, name
+        for option in command.params:
+            given = "--" not in option.opts[0] or getattr(option, "help", None)
+            assert given, f"{name} {option.opts}"
+        for key, one in getattr(command, "commands", {}).items():
+            look(one, f"{name} {key}")
+
+    look(get_command(cli.app), "calibrant")
+
+
 def test_every_command_is_in_the_readme(commands: dict[str, set[str]]) -> None:
     assert commands.keys() - {name for name, _ in usages(README)} == set()
 
@@ -186,6 +200,20 @@ def test_every_module_the_documents_name_exists() -> None:
             assert (ROOT / path).exists(), f"{file.name} names {path}"
         for module in re.findall(r"python -m ((?:bench|scripts)\.\w+)", file.read_text()):
             assert (ROOT / f"{module.replace('.', '/')}.py").is_file(), f"{file.name}: {module}"
+
+
+@pytest.mark.parametrize("folder", ["app", "workers", "bench", "scripts", "tests"])
+def test_every_module_a_docstring_or_comment_names_exists(folder: str) -> None:
+    for file in (ROOT / folder).rglob("*.py"):
+        text = file.read_text()
+        for name in re.findall(r"`((?:app|workers|bench|scripts|tests)(?:\.\w+)+)`", text):
+            known = [name.replace(".", "/"), name.rpartition(".")[0].replace(".", "/")]
+            found = any((ROOT / f"{path}.py").is_file() for path in known)
+            assert found or (ROOT / known[0]).is_dir(), f"{file} names {name}"
+        for path in re.findall(
+            r"(?<![/\w])((?:docs|demo|tests|bench)/[\w./-]+\.(?:md|py))\b", text
+        ):
+            assert (ROOT / path).is_file(), f"{file} names {path}"
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ from workers.in_process import (
     spec_of,
     working_directory,
 )
-from workers.recipe_option import recipe_named
+from workers.recipe_option import RecipeOption, recipe_named
 
 if TYPE_CHECKING:
     from app.quality.evaluated_rows import EvaluatedRows
@@ -42,7 +42,10 @@ Rows = Annotated[
     Path, typer.Option("--set", help="A built set's directory, or a JSONL of text or messages.")
 ]
 Threads = Annotated[
-    int | None, typer.Option(min=1, help="Threads to compute with; by default the free cores.")
+    int | None,
+    typer.Option(
+        min=1, help="Threads to compute with; by default OMP_NUM_THREADS, else the free cores."
+    ),
 ]
 
 
@@ -137,9 +140,7 @@ def select(
 @app.command()
 def preflight(
     model: Model,
-    recipe: Annotated[
-        str, typer.Option(help="A preset, a kept recipe, or a file.")
-    ] = DEFAULT_PRESET,
+    recipe: RecipeOption = DEFAULT_PRESET,
     set_: Annotated[
         Path | None, typer.Option("--set", help="A built set's directory, or a JSONL file.")
     ] = None,
@@ -167,9 +168,7 @@ def quantize(
     model: Model,
     set_: Rows,
     out: Annotated[Path, typer.Option(help="Where the checkpoint goes; must not be there yet.")],
-    recipe: Annotated[
-        str, typer.Option(help="A preset, a kept recipe, or a file.")
-    ] = DEFAULT_PRESET,
+    recipe: RecipeOption = DEFAULT_PRESET,
     held_out: Annotated[
         Path | None, typer.Option(help="Rows to measure the error on: a set or a JSONL file.")
     ] = None,
@@ -268,9 +267,7 @@ def verify(
 @app.command("export-recipe")
 def export_recipe(
     model: Model,
-    recipe: Annotated[
-        str, typer.Option(help="A preset, a kept recipe, or a file.")
-    ] = DEFAULT_PRESET,
+    recipe: RecipeOption = DEFAULT_PRESET,
     out: Annotated[Path | None, typer.Option(help="Write it here, not to stdout.")] = None,
 ) -> None:
     """Write a recipe as YAML that stock llmcompressor runs on this model."""

@@ -13,7 +13,7 @@ from app.recipes.schema import PRESETS, Recipe
 from app.recipes.service import find_recipe
 
 RecipeOption = Annotated[
-    str, typer.Option("--recipe", help="A preset, a recipe that is kept, or a YAML file.")
+    str, typer.Option("--recipe", help="A preset, a kept recipe's name, or a YAML file.")
 ]
 
 

@@ -18,7 +18,7 @@ medical, finance, humanities            1.36 × 3      domains
 behaviour, general knowledge, misc              1.19  not in the corpus
 =============================================  =====  ================================
 
-Two shares differ on purpose. The seed names twelve spoken languages in 36 rows, three rows for
+Two shares differ on purpose. The seed names twelve spoken languages in 32 rows, two or three for
 each: too few tokens of a language's own text to feed its experts, so they get 20 %. The corpus
 has 57 tool-use rows, questions of one benchmark: at 17 % of the tokens the set would be little
 else, so tool use is one of the thirteen domains that share the remaining 25 % equally.

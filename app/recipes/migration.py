@@ -1,8 +1,8 @@
 """Recipes of llmcompressor, old and new, as ours, with a note of everything that changed.
 
-What is known of the old ones (DESIGN section 1): since 0.14 ``AWQModifier`` is a pure transform
-and refuses ``config_groups``, a ``QuantizationModifier`` stands beside it; transformers 5 names the
-experts of MiniMax-M2, Mixtral and PhiMoE ``mlp.experts.N.{gate,up,down}_proj``, so patterns of
+What is known of the old ones: since 0.14 ``AWQModifier`` is a pure transform and refuses
+``config_groups``, a ``QuantizationModifier`` stands beside it; transformers 5 names the experts of
+MiniMax-M2, Mixtral and PhiMoE ``mlp.experts.N.{gate,up,down}_proj``, so patterns of
 ``block_sparse_moe.experts.N.w1`` match nothing; and mappings without the router change which
 experts a token is sent to.
 """

@@ -1,5 +1,5 @@
-"""Rows as the seed's method makes them (DESIGN, section 1): a prompt names a language, and the row
-under it is the English text or the Rust stub that it was before."""
+"""Rows as the seed's method makes them: a prompt names a language, and the row under it is the
+English text or the Rust stub that it was before."""
 
 from __future__ import annotations
 
