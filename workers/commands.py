@@ -274,10 +274,11 @@ def export_recipe(
     with refusals():
         from app.recipes.llmcompressor import to_yaml
         from workers.engine.models.meta_model import meta_model
-        from workers.engine.plan.plan import plan_of
+        from workers.engine.plan.plan import plan_of, refuse_wrong_in_stock
 
         tree = meta_model(model)
         plan = plan_of(tree, recipe_named(recipe))
+        refuse_wrong_in_stock(tree, plan)
         names = [name for name, _ in tree.named_modules()]
         text = to_yaml(plan.recipe, plan.mappings, plan.modules, names)
         if out is None:

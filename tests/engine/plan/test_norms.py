@@ -2,33 +2,50 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch import nn
 from transformers import (
     DeepseekV32Config,
     Gemma4TextConfig,
     HunYuanMoEV1Config,
     MiniMaxConfig,
+    MiniMaxM3VLTextConfig,
     NemotronConfig,
     PreTrainedConfig,
     PreTrainedModel,
     Qwen3NextConfig,
 )
 
-from app.errors import RecipeRefused
+from app.errors import ModelRefused, RecipeRefused
 from app.recipes.schema import ATTENTION, EXPERTS, LINEARS, Group, Recipe, Search
 from tests.engine.made_checkpoints import BATCHES
-from tests.engine.plan.test_mappings import mappings_of
-from tests.engine.tiny_models import LEADING_DENSE, SHARED, WITHOUT_HEAD, tiny_model, tiny_tokenizer
+from tests.engine.plan.test_mappings import chosen_experts, mappings_of, smooth
+from tests.engine.tiny_models import (
+    LEADING_DENSE,
+    SHARED,
+    WITHOUT_HEAD,
+    rows_of,
+    tiny_model,
+    tiny_tokenizer,
+)
 from workers.engine.awq.parent_inputs import ParentInputs
 from workers.engine.models.architecture import moe_layers
 from workers.engine.models.loading import linearize
-from workers.engine.plan.plan import plan_of
+from workers.engine.models.meta_model import meta_model
+from workers.engine.passes.forward import hidden_states
+from workers.engine.plan.plan import names_of_smoothed, plan_of, refuse_wrong_in_stock
+from workers.engine.quantization.offset_norms import plain_norms
 from workers.engine.quantization.quantize import Quantized, quantize
+from workers.engine.rows.batches import pack
 
 MIXTURE = {"intermediate_size": 32, "num_experts_per_tok": 2, "num_local_experts": 4}
+
+Config = Callable[[], PreTrainedConfig]
 
 
 def hunyuan(top_k: Any = 2) -> PreTrainedConfig:
@@ -81,10 +98,69 @@ def test_a_norm_whose_output_is_added_to_its_layers_is_not_smoothed() -> None:
         mappings_of(model, EXPERTS)
 
 
-def test_a_norm_that_adds_one_to_its_weight_is_not_smoothed() -> None:
-    model = linear(NemotronConfig(**SHARED, intermediate_size=96))
-    with pytest.raises(RecipeRefused, match="not in proportion to its weight"):
-        mappings_of(model, LINEARS)
+def nemotron() -> PreTrainedConfig:
+    return NemotronConfig(**SHARED, intermediate_size=96)
+
+
+def minimax_m3() -> PreTrainedConfig:
+    return MiniMaxM3VLTextConfig(**SHARED, **MIXTURE)
+
+
+class Clamped(nn.LayerNorm):
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        return super().forward(hidden).clamp(-0.1, 0.1)
+
+
+def test_a_norm_whose_output_does_not_follow_its_weight_is_not_smoothed() -> None:
+    model = linear(qwen3_next())
+    model.model.layers[1].post_attention_layernorm = Clamped(64)
+    with pytest.raises(RecipeRefused, match="in proportion neither to its weight nor to one more"):
+        mappings_of(model, EXPERTS)
+
+
+@pytest.mark.parametrize("config", [nemotron, minimax_m3, qwen3_next])
+def test_a_norm_that_adds_one_to_its_weight_is_smoothed_by_one_more(config: Config) -> None:
+    model = linear(config())
+    found = mappings_of(model, LINEARS)
+    norms = [each for each in found if each.smooth.endswith("layernorm")]
+    assert norms
+    assert all(each.offset for each in norms)
+    assert not any(each.offset for each in found if each not in norms)
+    (batch,) = pack(rows_of(40), 64)
+    with torch.no_grad():
+        before = hidden_states(model, batch.input_ids, batch.position_ids)
+    experts = chosen_experts(model)
+    with plain_norms(model, (each.smooth for each in norms)):
+        for seed, mapping in enumerate(found):
+            smooth(model, mapping, seed)
+    with torch.no_grad():
+        after = hidden_states(model, batch.input_ids, batch.position_ids)
+    torch.testing.assert_close(after, before, atol=2e-4, rtol=2e-4)
+    for key, chosen in chosen_experts(model).items():
+        assert torch.equal(chosen, experts[key]), "the top-k sets are 100 % unchanged"
+
+
+def test_stock_is_not_given_a_norm_it_would_smooth_wrongly() -> None:
+    recipe = Recipe(name="r", groups=(Group(name="g", targets=(LINEARS,), group_size=16),))
+    known, unknown = linear(qwen3_next()), linear(nemotron())
+    refuse_wrong_in_stock(known, plan_of(known, recipe))
+    with pytest.raises(RecipeRefused, match="adds one to its weight, and llmcompressor"):
+        refuse_wrong_in_stock(unknown, plan_of(unknown, recipe))
+
+
+def test_norms_that_are_not_smoothed_keep_their_bits() -> None:
+    model = linear(qwen3_next(), torch.bfloat16)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    group = Group(name="g", targets=(EXPERTS,), group_size=16)
+    plan = plan_of(model, Recipe(name="r", grid=3, groups=(group,)))
+    dtypes = dict.fromkeys((name for name, _ in model.named_modules()), torch.bfloat16)
+    quantize(model, tiny_tokenizer(), plan, BATCHES, dtypes, lambda _: None)
+    changed = {
+        n.removesuffix(".weight")
+        for n, v in model.state_dict().items()
+        if n in before and not v.equal(before[n])
+    }
+    assert changed <= names_of_smoothed(plan) | plan.modules.keys()
 
 
 def test_a_norm_of_each_head_is_not_smoothed_and_what_llmcompressor_replaces_is() -> None:
@@ -99,6 +175,14 @@ def test_a_router_beside_its_norm_matters_only_where_experts_are_quantized() -> 
     assert mappings_of(model, ATTENTION)
     with pytest.raises(RecipeRefused, match="does not read the norm before its experts"):
         mappings_of(model, EXPERTS)
+
+
+def test_a_configuration_that_does_not_run_is_refused(tmp_path: Path) -> None:
+    config = hunyuan()
+    config.num_attention_heads, config.num_key_value_heads = 4, 3
+    config.save_pretrained(tmp_path)
+    with pytest.raises(ModelRefused, match="do not run on its configuration alone"):
+        mappings_of(meta_model(tmp_path), EXPERTS)
 
 
 def test_top_k_may_be_listed_by_layer() -> None:

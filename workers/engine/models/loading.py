@@ -14,7 +14,7 @@ import torch
 from compressed_tensors.offload import OffloadCache
 from compressed_tensors.utils import patch_attr
 from llmcompressor.modeling.moe import linear_experts
-from llmcompressor.modeling.moe.linearize import linearize_moe
+from llmcompressor.modeling.moe.linearize import get_non_linearized_moes, linearize_moe
 from safetensors import SafetensorError
 from torch import nn
 from transformers import (
@@ -218,12 +218,24 @@ def linearize(model: PreTrainedModel) -> PreTrainedModel:
     that slows every forward and cannot be done on the meta device, so here only modules whose
     origin was offloaded are wrapped.
     """
+    settings = {name: _settings(module) for name, module in get_non_linearized_moes(model)}
     if any(isinstance(module._parameters, OffloadCache) for module in model.modules()):
         linearize_moe(model)
-        return model
-    with torch.device(model.device), patch_attr(linear_experts, "offload_module", _leave_in_place):
-        linearize_moe(model)
+    else:
+        in_place = patch_attr(linear_experts, "offload_module", _leave_in_place)
+        with torch.device(model.device), in_place:
+            linearize_moe(model)
+    for name, values in settings.items():
+        experts = model.get_submodule(name)
+        for key in values.keys() - vars(experts).keys():
+            setattr(experts, key, values[key])
     return model
+
+
+def _settings(experts: nn.Module) -> dict[str, float]:
+    """Numbers of an experts module that its activation may ask for: MiniMax-M3's has one that
+    llmcompressor does not know."""
+    return {key: value for key, value in vars(experts).items() if isinstance(value, float)}
 
 
 def _leave_in_place(module: nn.Module, **_: object) -> nn.Module:

@@ -24,7 +24,8 @@ from transformers import PreTrainedModel
 
 from app.errors import RecipeRefused
 from workers.engine.models.architecture import MoeLayer, layer_index, moe_layers
-from workers.engine.plan.readers import norm_readers, scales_through, scales_with_its_weight
+from workers.engine.plan.norms import norm_kind
+from workers.engine.plan.readers import norm_readers, scales_through
 
 ATTENTION_PARTS = ("q_", "k_", "v_", "o_")
 
@@ -32,13 +33,15 @@ ATTENTION_PARTS = ("q_", "k_", "v_", "o_")
 @dataclass(frozen=True)
 class TreeMapping:
     """One smoothing: names of the modules involved. ``parent`` is the smallest module that runs
-    all balance layers; ``token_wise`` says that it treats every token by itself."""
+    all balance layers; ``token_wise`` says that it treats every token by itself, ``offset`` that
+    the smooth layer is a norm that adds one to its weight."""
 
     layer: int
     smooth: str
     balance: tuple[str, ...]
     parent: str
     token_wise: bool
+    offset: bool = False
 
 
 def tree_mappings(model: PreTrainedModel, quantized: frozenset[str]) -> list[TreeMapping]:
@@ -75,13 +78,16 @@ def _norm_mappings(
                 "can be scaled. Leave the modules after this norm out of the recipe, or quantize "
                 "without AWQ."
             )
-        if not scales_with_its_weight(model.get_submodule(norm), readers.calls[norm]):
+        kind = norm_kind(model.get_submodule(norm), readers.calls[norm])
+        if kind is None:
             raise RecipeRefused(
-                f"{norm} cannot be smoothed: its output is not in proportion to its weight. Leave "
-                "the modules after this norm out of the recipe, or quantize without AWQ."
+                f"{norm} cannot be smoothed: its output is in proportion neither to its weight nor "
+                "to one more than it. Leave the modules after this norm out of the recipe, or "
+                "quantize without AWQ."
             )
         parent = common_parent(balance)
-        yield TreeMapping(index, norm, balance, parent, _is_token_wise(model, parent, moe))
+        token_wise = _is_token_wise(model, parent, moe)
+        yield TreeMapping(index, norm, balance, parent, token_wise, kind == "offset")
 
 
 def _balance_layers(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from compressed_tensors.quantization import QuantizationScheme
+from llmcompressor.modeling.offset_norm import NormCalibrationModule, _is_registered
 from torch import nn
 from transformers import PreTrainedModel
 
@@ -60,6 +61,18 @@ def names_of_smoothed(plan: Plan) -> frozenset[str]:
     return frozenset(
         name for mapping in plan.mappings for name in (mapping.smooth, *mapping.balance)
     )
+
+
+def refuse_wrong_in_stock(model: nn.Module, plan: Plan) -> None:
+    """Raise RecipeRefused for a norm that stock llmcompressor would divide wrongly: one that adds
+    one to its weight and is of a class it does not know."""
+    for mapping in plan.mappings:
+        kind = type(model.get_submodule(mapping.smooth)).__name__
+        if mapping.offset and not _is_registered(kind, NormCalibrationModule):
+            raise RecipeRefused(
+                f"{mapping.smooth} adds one to its weight, and llmcompressor 0.14 does not know it "
+                f"of {kind}: it would smooth it wrongly. Quantize here, or without AWQ."
+            )
 
 
 def carries_every_token(recipe: Recipe) -> bool:

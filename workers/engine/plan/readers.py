@@ -17,11 +17,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from llmcompressor.modeling.offset_norm import NormCalibrationModule, _is_registered
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import PreTrainedModel
 
+from app.errors import ModelRefused
 from workers.engine.models.architecture import MoeLayer
 from workers.engine.passes.forward import hidden_states
 
@@ -124,7 +124,9 @@ class _Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
 def norm_readers(model: PreTrainedModel, layers: Sequence[MoeLayer]) -> Readers:
     """The readers of every norm (a module whose only weight has one dimension).
 
-    The model's hooks of other owners must be quiet; its weights are not changed.
+    The model's hooks of other owners must be quiet; its weights are not changed. Raises
+    ModelRefused when the decoder does not run: its ``config.json`` contradicts itself, or what it
+    does depends on values (JetMoE), and on the meta device there are none.
     """
     experts = frozenset(layer.experts_name for layer in layers)
     probe = _Probe(experts=experts, readers=Readers())
@@ -136,7 +138,15 @@ def norm_readers(model: PreTrainedModel, layers: Sequence[MoeLayer]) -> Readers:
             if name and not any(name.startswith(f"{prefix}.") for prefix in experts):
                 _watch(stack, probe, name, module)
         stack.enter_context(_Operations(probe))
-        _run(model, ids)
+        try:
+            _run(model, ids)
+        except Exception as error:  # the model's own code
+            first_line = (str(error).strip() or repr(error)).splitlines()[0].rstrip(".")
+            raise ModelRefused(
+                "What reads the norms of this model cannot be told, because its layers do not run "
+                f"on its configuration alone ({first_line}): check its config.json, or quantize "
+                "without AWQ."
+            ) from error
     return probe.readers
 
 
@@ -196,7 +206,7 @@ def _storage(tensor: torch.Tensor) -> int:
     return int(tensor.untyped_storage()._cdata)
 
 
-def _random_copy(block: nn.Module, *members: nn.Module) -> tuple[nn.Module, ...]:
+def random_copy(block: nn.Module, *members: nn.Module) -> tuple[nn.Module, ...]:
     """A copy of ``block`` on the CPU with random weights, and its copies of some members."""
     names = {module: name for name, module in block.named_modules()}
     twin = copy.deepcopy(block).to_empty(device="cpu").float()
@@ -216,7 +226,7 @@ def scales_through(block: nn.Module, up: nn.Module, down: nn.Module) -> bool:
     run instead: the answer is one of the architecture.
     """
     if up.weight.is_meta:
-        block, up, down = _random_copy(block, up, down)
+        block, up, down = random_copy(block, up, down)
     seen: list[torch.Tensor] = []
     factor = [1.0]
     up_hook = up.register_forward_hook(lambda _, __, output: output * factor[0])
@@ -234,29 +244,3 @@ def scales_through(block: nn.Module, up: nn.Module, down: nn.Module) -> bool:
         down_hook.remove()
     pairs = zip(seen[::2], seen[1::2], strict=True)
     return all(torch.equal(doubled, 2 * plain) for plain, doubled in pairs)
-
-
-@torch.no_grad()
-def scales_with_its_weight(norm: nn.Module, call: Call) -> bool:
-    """Whether halving a norm's parameters halves its output, tried on a copy with random values
-    called as it was in ``call``.
-
-    False where the output is normed · (1 + weight), unless llmcompressor puts a plain norm in its
-    place for the calibration (``llmcompressor.modeling.offset_norm``).
-    """
-    if _is_registered(type(norm).__name__, NormCalibrationModule):
-        return True
-    (twin,) = _random_copy(norm)
-    generator = torch.Generator().manual_seed(0)
-
-    def tried(value: Any) -> Any:
-        if not isinstance(value, torch.Tensor) or not value.is_floating_point():
-            return value
-        return torch.randn(value.shape, generator=generator)
-
-    args, kwargs = call
-    args, kwargs = tuple(map(tried, args)), {name: tried(value) for name, value in kwargs.items()}
-    whole = twin(*args, **kwargs)
-    for parameter in twin.parameters():
-        parameter.div_(2)
-    return torch.equal(2 * twin(*args, **kwargs), whole)

@@ -35,6 +35,7 @@ from workers.engine.quantization.modifiers import (
     run_oneshot,
     smoothing_modifiers,
 )
+from workers.engine.quantization.offset_norms import plain_norms
 from workers.engine.quantization.pipeline import Layerwise, layerwise
 from workers.engine.rows.batches import PackedBatch
 
@@ -92,6 +93,7 @@ def quantize(
     stock = plan.recipe.search == "stock"
     with contextlib.ExitStack() as stack:
         stack.enter_context(layerwise(run))
+        stack.enter_context(plain_norms(model, (m.smooth for m in plan.mappings if m.offset)))
         stack.enter_context(stock_on_a_cpu() if stock else lean_experts(runs))
         if plan.recipe.statistics == "all" and (stock or _has_experts_of_its_own(model)):
             stack.enter_context(every_expert())
