@@ -75,6 +75,14 @@ def test_events_states_kinds_steps_and_files_of_a_job_are_in_the_architecture() 
         assert re.search(rf"\b{name}\b", ARCHITECTURE), name
 
 
+def test_every_part_of_the_data_directory_is_in_the_architecture(tmp_path: Path) -> None:
+    parts = [name for name, of in vars(Settings).items() if isinstance(of, property)]
+    places = [getattr(Settings(data_dir=tmp_path), name) for name in parts if name.endswith("_dir")]
+    assert places
+    for place in places:
+        assert f"`{place.name}/`" in ARCHITECTURE
+
+
 def test_every_module_and_folder_has_its_place_in_the_architecture() -> None:
     modules = [*ROOT.glob("app/*.py"), *ROOT.glob("workers/*.py")]
     for file in (file for file in modules if file.name != "__init__.py"):
