@@ -204,7 +204,7 @@ def _parquet_rows(path: Path, name: str, limits: Limits) -> Iterator[RawRow]:
                     number += 1
                     yield RawRow(number, cells)
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        said = str(error).splitlines()[0] if str(error) else type(error).__name__
+        said = str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
         raise Refused(
             f"{name} cannot be read as Parquet after row {number:,}: {said[:200]}."
         ) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,7 @@ from rich.progress import Progress as Bar
 from app.console import Json, complain, installed, say, tell, wide
 from app.errors import CalibrantError, Refused
 from app.facets import Facet
+from app.row_files.file_kinds import COMPRESSIONS, CONTENTS
 from app.settings import Settings
 from app.sources import service
 from app.sources.adding import NewSource, add_folder, add_hub, add_upload, by_comma
@@ -66,7 +68,10 @@ def list_(
 
 @app.command("add")
 def add(
-    what: Annotated[str, typer.Argument(metavar="FILE|FOLDER|HUB_ID")],
+    what: Annotated[
+        str,
+        typer.Argument(metavar="FILE|FOLDER|HUB_ID", help="A path, or a data set's id on the hub."),
+    ],
     name: Annotated[str, typer.Option(help="Its name; made of the file's when not given.")] = "",
     title: Annotated[str, typer.Option(help="A title for people.")] = "",
     formatter: Annotated[str, typer.Option(help="How rows become conversations.")] = "",
@@ -93,6 +98,8 @@ def add(
         "license": license_, "encoding": encoding, "set_aside_limit": set_aside_limit,
         **_tags(tag),
     }  # fmt: skip
+    if not what:
+        raise Refused("Give a file, a folder, or the id of a data set of the hub.")
     path = Path(what).expanduser()
     with installed() as (session, settings), _bar("rows") as progress:
         if path.is_file():
@@ -102,7 +109,7 @@ def add(
         elif path.is_dir():
             new = validated(NewSource, {**document, "folder": str(path.resolve())})
             entry = add_folder(session, settings, new, progress)
-        elif path.is_absolute() or what.startswith((".", "~")):
+        elif _means_a_file(what):
             raise Refused(f"There is no file or folder {what}.")
         else:
             given = {"hub_id": what, "subset": subset, "split": split, "revision": revision}
@@ -234,6 +241,17 @@ def _by_facet(option: str, given: list[str] | None) -> dict[str, str]:
             raise Refused(f"{option} {one!r} is not facet=value; the facets are {known}.")
         found[facet] = value.strip()
     return found
+
+
+def _means_a_file(what: str) -> bool:
+    """Whether a name is a file's though there is none: the hub is not asked for it."""
+    path = Path(what)
+    return (
+        path.is_absolute()
+        or what.startswith((".", "~"))
+        or os.path.lexists(path)  # a pipe, or a link that leads nowhere
+        or (path.suffix.lower() in {*CONTENTS, *COMPRESSIONS} and path.parent.is_dir())
+    )
 
 
 def _proposal(settings: Settings, new: NewSource) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 
@@ -62,6 +63,9 @@ def test_a_long_row_is_cut_to_the_models_positions(tmp_path: Path) -> None:
     ("row", "words"),
     [
         ("{not json", "line 2 is not JSON"),
+        ("[" * 100_000, "line 2 is not JSON"),
+        ({"text": "half \ud800"}, "line 2 has half of a surrogate pair"),
+        ({"messages": [{"role": "user", "content": "\udc00"}]}, "line 2 has half of a surrogate"),
         ([1], "line 2 is not an object"),
         ({"prompt": "x"}, "line 2 has neither"),
         ({"messages": []}, "line 2 has neither"),
@@ -74,6 +78,13 @@ def test_a_bad_row_is_named_by_file_and_line(tmp_path: Path, row: object, words:
     with pytest.raises(CompositionRefused, match=words) as refused:
         read(file)
     assert str(file) in refused.value.sentence
+
+
+def test_a_packed_file_is_refused_with_what_would_be_right(tmp_path: Path) -> None:
+    packed = tmp_path / "rows.jsonl.gz"
+    packed.write_bytes(gzip.compress(b'{"text": "fine"}\n'))
+    with pytest.raises(CompositionRefused, match="not packed: one object a line"):
+        read(packed)
 
 
 def test_messages_need_a_chat_template(tmp_path: Path) -> None:

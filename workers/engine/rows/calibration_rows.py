@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 FACET_COLUMNS = ("spoken_language", "programming_language", "domain", "source", "slice")
+ONE_A_LINE = "A file of rows is JSONL in UTF-8, not packed: one object a line."
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,10 @@ def read_rows(
             raise ModelRefused(f"{path} holds text, and no tokenizer was given to read it with.")
         found = _read_jsonl(path, tokenizer, limits.positions)
     else:
-        raise NotFound(f"There is no calibration set at {path}.")
+        raise NotFound(
+            f"There is no calibration set at {path}: give the directory that calibrant sets build "
+            "names, or a JSONL file."
+        )
     if not found.rows:
         raise CompositionRefused(f"The calibration set at {path} has no rows.")
     _check_fits(found, limits)
@@ -132,10 +136,12 @@ def _read_jsonl(file: Path, tokenizer: PreTrainedTokenizerBase, max_length: int)
 def _row_of_line(line: bytes, where: str, tokenizer: PreTrainedTokenizerBase) -> CalibrationRow:
     try:
         row = json.loads(line)
-    except ValueError as error:
-        raise CompositionRefused(f"{where} is not JSON: {error}.") from error
+    except (ValueError, RecursionError) as error:
+        raise CompositionRefused(f"{where} is not JSON ({error}). {ONE_A_LINE}") from error
     if not isinstance(row, dict):
-        raise CompositionRefused(f"{where} is not an object with 'text' or 'messages'.")
+        raise CompositionRefused(
+            f"{where} is not an object with 'text' or 'messages'. {ONE_A_LINE}"
+        )
     ids = _token_ids(row, where, tokenizer)
     if not ids:
         raise CompositionRefused(f"{where} has no tokens.")
@@ -147,7 +153,7 @@ def _row_of_line(line: bytes, where: str, tokenizer: PreTrainedTokenizerBase) ->
 def _token_ids(row: dict[str, Any], where: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     text, messages = row.get("text"), row.get("messages")
     if isinstance(text, str):
-        return list(tokenizer(text)["input_ids"])
+        return list(tokenizer(_whole(text, where))["input_ids"])
     if not isinstance(messages, list) or not messages:
         raise CompositionRefused(f"{where} has neither a 'text' nor a list of 'messages'.")
     if not tokenizer.chat_template:
@@ -159,7 +165,19 @@ def _token_ids(row: dict[str, Any], where: str, tokenizer: PreTrainedTokenizerBa
         rendered = tokenizer.apply_chat_template(messages, tokenize=False)
     except Exception as error:  # templates are programs of the model's author
         raise CompositionRefused(f"{where}: the chat template refuses it: {error}.") from error
-    return list(tokenizer(str(rendered), add_special_tokens=False)["input_ids"])
+    whole = _whole(str(rendered), where)
+    return list(tokenizer(whole, add_special_tokens=False)["input_ids"])
+
+
+def _whole(text: str, where: str) -> str:
+    """The text, which a tokenizer can read. Raises CompositionRefused."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise CompositionRefused(
+            f"{where} has half of a surrogate pair, which UTF-8 cannot write."
+        ) from error
+    return text
 
 
 def _check_fits(found: CalibrationRows, limits: ModelLimits) -> None:
