@@ -19,7 +19,7 @@ from typing import Annotated, Any
 import structlog
 import typer
 from pydantic import ValidationError
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DatabaseError
 from typer.core import TyperGroup
 
 from app import database
@@ -183,7 +183,7 @@ def main() -> None:
     except ValidationError as error:
         complain(_setting_refused(error).sentence)
         sys.exit(Refused.exit_code)
-    except (OSError, OperationalError) as error:
+    except (OSError, DatabaseError) as error:
         known = told(error)
         if known is None:
             raise

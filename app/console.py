@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import Annotated, Any
 
 import typer
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DatabaseError, OperationalError
 from sqlmodel import Session
 
 from app.database import migrate, session_for, why_away
@@ -40,11 +40,12 @@ def installed() -> Iterator[tuple[Session, Settings]]:
         yield session, settings
 
 
-def told(error: OSError | OperationalError) -> CalibrantError | None:
-    """What is wrong with the machine, in a sentence; None for an error that names no file, which
-    is the program's own."""
-    if isinstance(error, OperationalError):
-        return why_away(error)
+def told(error: OSError | DatabaseError) -> CalibrantError | None:
+    """What is wrong with the machine, in a sentence; None for an error that names no file, or is a
+    statement's, which is the program's own."""
+    if isinstance(error, DatabaseError):  # itself: SQLite's word for a file that is damaged
+        is_away = isinstance(error, OperationalError) or type(error) is DatabaseError
+        return why_away(error) if is_away else None
     if error.filename is None:
         return None
     return FileUnusable(f"{error.filename} cannot be read or written: {error.strerror}.")

@@ -11,11 +11,12 @@ from typing import Any
 
 from alembic import command
 from alembic.config import Config
+from alembic.util import CommandError
 from sqlalchemy import URL, Engine, create_engine, event, make_url
 from sqlalchemy.exc import DBAPIError
 from sqlmodel import Session
 
-from app.errors import DatabaseAway
+from app.errors import Conflict, DatabaseAway
 from app.settings import ROOT, Settings
 
 SQLITE_BUSY_SECONDS = 15
@@ -88,9 +89,16 @@ def alembic_config(url: URL) -> Config:
 def migrate(settings: Settings) -> None:
     """Bring the database to the newest schema; creates the data directory when it is missing.
 
-    One process at a time: of several that begin on a new directory the others wait.
+    One process at a time: of several that begin on a new directory the others wait. Raises Conflict
+    for a schema that this version does not know.
     """
     settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     with (settings.data_dir / "migrate.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        command.upgrade(alembic_config(url_of(settings)), "head")
+        try:
+            command.upgrade(alembic_config(url_of(settings)), "head")
+        except CommandError as error:
+            raise Conflict(
+                f"The database of {settings.data_dir} is of a newer version of Calibrant "
+                f"({error}): use that version, or choose another directory with --data-dir."
+            ) from error

@@ -29,6 +29,11 @@ def _default_data_dir() -> Path:
     return Path(base) / "calibrant"
 
 
+def _or_default(value: Any) -> Any:
+    """A variable that is set to nothing is not the directory one happens to be in."""
+    return _default_data_dir() if value == "" else value
+
+
 def _split_commas(value: Any) -> Any:
     if isinstance(value, str):
         return [part.strip() for part in value.split(",") if part.strip()]
@@ -48,7 +53,9 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="CALIBRANT_", extra="ignore")
 
-    data_dir: Path = Field(default_factory=_default_data_dir)
+    data_dir: Annotated[Path, BeforeValidator(_or_default)] = Field(
+        default_factory=_default_data_dir
+    )
     database_url: str | None = Field(
         default=None, validation_alias=AliasChoices("CALIBRANT_DATABASE_URL", "DATABASE_URL")
     )

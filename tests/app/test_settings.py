@@ -53,6 +53,14 @@ def test_the_database_is_in_the_data_directory_whatever_it_is_called(tmp_path: P
     assert [found.name for found in tmp_path.iterdir()] == [settings.data_dir.name]
 
 
+def test_a_data_directory_set_to_nothing_is_the_usual_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    monkeypatch.setenv("CALIBRANT_DATA_DIR", "")
+    assert Settings().data_dir == tmp_path / "calibrant"
+
+
 def test_the_brokers_name_has_no_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REDIS_URL", "redis://user:s3cret@redis:6379/0")
     settings = Settings()

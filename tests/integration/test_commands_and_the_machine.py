@@ -4,7 +4,9 @@ that does not answer, a locale without UTF-8, several commands at once."""
 from __future__ import annotations
 
 import json
+import sqlite3
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -42,6 +44,24 @@ def test_a_database_that_does_not_answer_is_a_sentence(tmp_path: Path) -> None:
     assert said.stderr.startswith("The database cannot be used (")
     assert len(said.stderr.splitlines()) == 1
     assert "s3cret" not in said.stderr
+
+
+def test_a_database_that_is_damaged_or_newer_is_a_sentence(tmp_path: Path) -> None:
+    file = tmp_path / "calibrant.sqlite3"
+    file.write_bytes(b"no database" * 1000)
+    damaged = calibrant(tmp_path, "sets", "list")
+    assert damaged.returncode == 1
+    assert damaged.stderr.startswith("The database cannot be used (file is not a database)")
+    assert len(damaged.stderr.splitlines()) == 1
+    file.unlink()
+    with closing(sqlite3.connect(file)) as later:
+        later.execute("CREATE TABLE alembic_version (version_num VARCHAR(32))")
+        later.execute("INSERT INTO alembic_version VALUES ('0099')")
+        later.commit()
+    newer = calibrant(tmp_path, "sets", "list")
+    assert newer.returncode == 2
+    assert "is of a newer version of Calibrant" in newer.stderr
+    assert len(newer.stderr.splitlines()) == 1
 
 
 def test_what_is_no_database_is_refused_by_the_name_it_was_given(tmp_path: Path) -> None:
