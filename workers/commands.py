@@ -255,11 +255,13 @@ def verify(
         with bar("Verifying") as advance:
             found = check(checkpoint, source, advance)
     if json:
-        say(found.model_dump(mode="json"))
+        say(found.model_dump(mode="json", exclude_defaults=True))
     else:
         tell(*(f"{fault.tensor}: {fault.problem}" for fault in found.problems))
         tell(wide("tensors", f"{found.tensors:,}"), wide("quantized", f"{found.quantized:,}"))
-        tell("The checkpoint holds." if found.ok else "The checkpoint does not hold.")
+        tell(*(wide("not checked", sentence) for sentence in found.unchecked))
+        holds = "What was checked holds." if found.unchecked else "The checkpoint holds."
+        tell(holds if found.ok else "The checkpoint does not hold.")
     if not found.ok:
         raise typer.Exit(1)
 

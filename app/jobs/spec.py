@@ -143,12 +143,14 @@ class Problem(BaseModel):
 
 class Verification(BaseModel):
     """What ``calibrant verify`` found. ``tensors`` counts the source's tensors accounted for,
-    ``quantized`` those of them that are packed."""
+    ``quantized`` those of them that are packed; ``unchecked`` says what could not be looked at, a
+    sentence each."""
 
     ok: bool
     tensors: int
     quantized: int
     problems: list[Problem]
+    unchecked: list[str] = []
 
 
 class CheckpointFile(BaseModel):

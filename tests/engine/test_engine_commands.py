@@ -179,6 +179,11 @@ def test_verify_exits_1_when_something_is_wrong(job: Job, tmp_path: Path) -> Non
     found = document(call("verify", job.result.checkpoint, "--source", job.spec.model, "--json"))
     assert (found["ok"], found["quantized"], found["problems"]) == (True, 48, [])
     broken = shutil.copytree(job.result.checkpoint, tmp_path / "broken")
+    (broken / "calibrant.json").rename(tmp_path / "calibrant.json")
+    bare = call("verify", broken, "--source", job.spec.model)
+    assert (bare.exit_code, "The checkpoint holds." in bare.stdout) == (0, False)
+    assert "not checked   It has no calibrant.json: " in bare.stdout
+    (tmp_path / "calibrant.json").rename(broken / "calibrant.json")
     (broken / "LICENSE").unlink()
     result = call("verify", broken, "--source", job.spec.model, "--json")
     assert result.exit_code == 1

@@ -155,7 +155,10 @@ def test_a_changed_side_file_is_found(job: Job, checkpoint: Path) -> None:
 
 def test_without_a_manifest_wrong_weights_are_still_far(job: Job, checkpoint: Path) -> None:
     (checkpoint / MANIFEST).unlink()
-    assert verify(checkpoint, job.spec.model).ok
+    found = verify(checkpoint, job.spec.model)
+    assert found.ok
+    [unchecked] = found.unchecked
+    assert unchecked.startswith("It has no calibrant.json: whether the packed weights are those")
     problems = named(verify(tampered(checkpoint, swap), job.spec.model))
     assert problems.keys() == {f"{EXPERT}.w1.weight_packed", f"{EXPERT}.w3.weight_packed"}
 

@@ -45,6 +45,11 @@ from workers.engine.models.reloading import why_not_reloaded
 FAR_FROM_SOURCE = 0.5
 DIAGONAL_FITS = 3
 TENSORS_A_TELL = 50
+NO_MANIFEST = (
+    "It has no calibrant.json: whether the packed weights are those that were quantized, whether "
+    "the other tensors are as they should be beyond shape and dtype, and whether a file is missing "
+    "or changed was not checked."
+)
 
 Progress = Callable[[int, int], None]
 
@@ -63,10 +68,18 @@ def verify(
         raise CheckpointRefused(f"There is no checkpoint at {checkpoint}.")
     check = _Check(checkpoint, source)
     problems = list(check.problems(progress))
-    if reload and not problems and check.why_not_reloaded() is None:
-        problems = list(_reload_problems(checkpoint, source))
+    unchecked = [] if check.manifest else [NO_MANIFEST]
+    if reload and not problems:
+        if reason := check.why_not_reloaded():
+            unchecked.append(f"transformers cannot load it, because {reason}.")
+        else:
+            problems = list(_reload_problems(checkpoint, source))
     return Verification(
-        ok=not problems, tensors=check.accounted, quantized=check.packed, problems=problems
+        ok=not problems,
+        tensors=check.accounted,
+        quantized=check.packed,
+        problems=problems,
+        unchecked=unchecked,
     )
 
 
