@@ -36,6 +36,8 @@ def compare(
         tell(wide("differs", f"{setting.name}: {' | '.join(v or '-' for v in setting.values)}"))
     for pair in view.pairs:
         tell(*([pair.problem] if pair.problem else pair.sentences))
+    for method in dict.fromkeys(pair.method for pair in view.pairs if pair.method):
+        tell(method)
 
 
 def _view(jobs: list[str]) -> ComparisonView:

@@ -13,7 +13,7 @@ from app.base_models import service as base_models
 from app.checkpoints.manifest import package_versions
 from app.comparison.paired import Difference, Paired, compare_rows
 from app.comparison.settings_of import Setting, differing, settings_of
-from app.comparison.wording import sentences_of
+from app.comparison.wording import method_of, sentences_of
 from app.coverage.profile import Profile, ProfileRefused
 from app.coverage.service import profile_of
 from app.coverage.summary import balance, experts_reached
@@ -76,7 +76,7 @@ class LayerRow(BaseModel):
 
 class PairView(BaseModel):
     """One subject against the first, on the rows both were measured on; without them ``problem``
-    says why there is no comparison."""
+    says why there is no comparison. ``method`` is how slices are told from chance."""
 
     first: str
     second: str
@@ -85,6 +85,7 @@ class PairView(BaseModel):
     overall: Difference | None = None
     slices: list[Difference] = []
     sentences: list[str] = []
+    method: str | None = None
 
 
 class ComparisonView(BaseModel):
@@ -314,4 +315,5 @@ def _pair(first: SubjectView, second: SubjectView, found: Paired) -> PairView:
         overall=found.overall,
         slices=found.slices,
         sentences=sentences_of(first.letter, second.letter, found),
+        method=method_of(found) if found.slices else None,
     )

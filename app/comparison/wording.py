@@ -12,8 +12,7 @@ NAMED = 8
 
 
 def sentences_of(first: str, second: str, found: Paired) -> list[str]:
-    """Which of two is closer to the original, which slices changed beyond chance, and how that
-    was decided."""
+    """Which of two is closer to the original, and which slices changed beyond chance."""
     better = [one for one in found.slices if one.is_beyond_chance and one.difference < 0]
     worse = [one for one in found.slices if one.is_beyond_chance and one.difference > 0]
     same = len(found.slices) - len(better) - len(worse)
@@ -25,12 +24,7 @@ def sentences_of(first: str, second: str, found: Paired) -> list[str]:
     if found.slices:
         changed = "No slice changed" if not better and not worse else "The others did not change"
         rest = "" if not better and not worse else f" ({counted(same, 'slice')})"
-        said.append(
-            f"{changed} beyond chance{rest}. Each slice is held against random signs of its rows' "
-            "differences, and with "
-            f"{counted(len(found.slices), 'slice')} asked at once at most {percent(LEVEL, 0)} of "
-            "those named are expected to be wrong (Benjamini and Hochberg)."
-        )
+        said.append(f"{changed} beyond chance{rest}.")
     if few := sum(one.rows < FEWEST_ROWS for one in found.slices):
         said.append(
             f"{counted(few, 'slice')} of fewer than {FEWEST_ROWS} rows could not be told from "
@@ -48,6 +42,15 @@ def sentences_of(first: str, second: str, found: Paired) -> list[str]:
             f"the {len(found.slices):,} with the most tokens are compared."
         )
     return said
+
+
+def method_of(found: Paired) -> str:
+    """How a slice's change is told from chance."""
+    return (
+        "Each slice is held against random signs of its rows' differences; with "
+        f"{counted(len(found.slices), 'slice')} asked at once at most {percent(LEVEL, 0)} of "
+        "those named are expected to be wrong (Benjamini and Hochberg)."
+    )
 
 
 def slice_name(one: Difference) -> str:

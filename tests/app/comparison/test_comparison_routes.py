@@ -39,6 +39,7 @@ def test_the_page_says_what_changed_beyond_chance(two, html: dict) -> None:
         "Worst fed expert", "Error by layer",
     ):  # fmt: skip
         assert words in page, words
+    assert page.index("What is compared") < page.index("Benjamini and Hochberg")
 
 
 def test_json_has_every_part(two) -> None:

@@ -15,7 +15,7 @@ from app.comparison.paired import (
     shared_rows,
     sign_flip_p,
 )
-from app.comparison.wording import sentences_of
+from app.comparison.wording import method_of, sentences_of
 from app.quality.evaluated_rows import RowsRefused
 from tests.app.quality.evaluated import rows_of
 
@@ -99,6 +99,7 @@ def test_no_false_alarm_in_noise_and_a_real_change_is_found() -> None:
     assert "A (s7" not in " ".join(sentences_of("A", "B", found))
     assert "B is worse beyond chance in s7 (+" in " ".join(sentences_of("A", "B", found))
     assert "39 slices" in " ".join(sentences_of("A", "B", found))
+    assert "with 40 slices asked at once at most 5 %" in method_of(found)
 
 
 def test_rows_are_paired_by_id_and_tokens() -> None:
