@@ -18,12 +18,14 @@
   });
 
   // --- A refusal where a part of the answer was asked for: it has no such part, and what is there
-  // must not be swapped for nothing. Its sentence is put before what is there.
+  // must not be swapped for nothing. Its sentence is put before what is there, and the address stays
+  // that of what is there: a reload shows it again.
   document.addEventListener("htmx:response:error", ({ detail: { ctx } }) => {
     if (!ctx.select) return;
     ctx.target.querySelector(":scope > [data-refused]")?.remove();
     ctx.select = "[data-refused]";
     ctx.swap = "afterbegin show:top";
+    ctx.push = ctx.replace = "false";
   });
 
   // --- Times that tick: how long ago, and how long something has run --------------------------

@@ -68,6 +68,12 @@ def test_a_filter_that_is_refused_says_so_and_takes_nothing_away(
     page.get_by_label("Starved below").fill("many")
     page.get_by_label("Starved below").blur()
     expect(refusal).to_contain_text("floor")
+    page.get_by_label("Starved below").fill("more")
+    page.get_by_label("Starved below").press("Enter")
+    expect(refusal).to_contain_text("'more'")
+    expect(page.get_by_label("Starved below")).to_be_focused()
+    assert "floor=more" not in page.url
+    assert "spoken_language=de" in page.url
     page.get_by_label("Starved below").fill("64")
     page.get_by_label("Programming language").select_option("")
     expect(refusal).to_have_count(0)
