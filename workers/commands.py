@@ -16,6 +16,7 @@ import typer
 from app.console import Json, say, tell, wide, write
 from app.coverage.choosing import Aim
 from app.facets import Facet
+from app.formatting import percent
 from app.jobs import files
 from app.jobs.states import JobKind
 from app.jobs.wording import preflight_in_words
@@ -91,7 +92,11 @@ def coverage(
     if document["note"]:
         tell(document["note"])
     if against is not None:
-        tell(wide("moved", f"{document['moved']:.1%} of routed tokens go to other experts there"))
+        tell(
+            wide(
+                "moved", f"{percent(document['moved'])} of routed tokens go to other experts there"
+            )
+        )
 
 
 @app.command()

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from app.coverage.profile import Profile
 from app.coverage.unreached import by_layer
-from app.formatting import counted
+from app.formatting import counted, percent
 
 Counts = NDArray[np.int64]
 
@@ -161,8 +161,8 @@ def concerns(profile: Profile, floor: Floor = DEFAULT_FLOOR) -> list[str]:
     for column in FEEDING_COLUMNS:
         if alone := fed_by_one(profile, column):
             said.append(
-                f"{counted(len(alone), 'expert gets', 'experts get')} {ALONE:.0%} or more of "
-                f"{'its' if len(alone) == 1 else 'their'} tokens from a single "
+                f"{counted(len(alone), 'expert gets', 'experts get')} {percent(ALONE, 0)} or more "
+                f"of {'its' if len(alone) == 1 else 'their'} tokens from a single "
                 f"{column.replace('_', ' ')}: {_named(alone)}."
             )
     return said

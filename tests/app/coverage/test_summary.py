@@ -54,6 +54,7 @@ def test_starved_by_share_of_the_layers_mean() -> None:
 def test_dead_and_reached_experts() -> None:
     assert dead(small()) == [(3, 2), (3, 3)]
     assert "2 experts are reached by no token of the set: layer 3: 2, 3." in concerns(small())
+    assert any("90 % or more of" in concern for concern in concerns(small()))
     assert experts_reached(small()) == (6, 8)
 
 
