@@ -9,6 +9,7 @@ import tempfile
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import AliasChoices, BeforeValidator, Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -49,6 +50,7 @@ class Settings(BaseSettings):
     names another hub). ``assets`` says where htmx comes from: its CDN with the vendored file as the
     fallback, or the vendored file alone. ``stall_seconds`` is the silence after which a running
     job is shown as stalled, ``lost_seconds`` the silence of its worker after which it is lost.
+    ``notify_url`` is told when a job ends.
     """
 
     model_config = SettingsConfigDict(env_prefix="CALIBRANT_", extra="ignore")
@@ -75,6 +77,7 @@ class Settings(BaseSettings):
     )
     stall_seconds: Annotated[float, Field(gt=0)] = 120.0
     lost_seconds: Annotated[float, Field(gt=0)] = 20.0
+    notify_url: SecretStr | None = None
 
     @field_validator("database_url")
     @classmethod
@@ -82,6 +85,14 @@ class Settings(BaseSettings):
         scheme, separator, _ = (value or "").partition("://")
         if value and not (separator and scheme in DATABASES):
             raise ValueError("give one like postgresql://user:password@host/name")
+        return value or None
+
+    @field_validator("notify_url")
+    @classmethod
+    def _web_address(cls, value: SecretStr | None) -> SecretStr | None:
+        address = urlsplit(value.get_secret_value()) if value else None
+        if address and not (address.scheme in ("http", "https") and address.hostname):
+            raise ValueError("give an address that takes a POST, like https://host/path")
         return value or None
 
     @property

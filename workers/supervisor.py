@@ -30,6 +30,7 @@ from app.jobs.models import Job
 from app.jobs.service import get_job, move
 from app.jobs.spec import JobSpec
 from app.jobs.states import HELD_BY_WORKER, JobState
+from app.jobs.telling import tell_of_end
 from app.liveness import group_is_gone, started_at, this_host
 from app.settings import ROOT, Settings
 
@@ -64,6 +65,7 @@ def supervise(settings: Settings, job_id: str, command: Command = child_command)
         (spec.directory / files.SPEC).write_text(spec.model_dump_json(indent=2))
         with _child(spec.directory, command) as (child, lines):
             _listen(session, spec, child, lines)
+        tell_of_end(settings, get_job(session, job_id))
 
 
 def _claim(session: Session, job_id: str) -> bool:

@@ -27,6 +27,7 @@ from app.jobs.models import Job, JobEvent
 from app.jobs.queue import send
 from app.jobs.spec import JobSpec
 from app.jobs.states import FINAL, HELD_BY_WORKER, JobKind, JobState, may_follow
+from app.jobs.telling import tell_of_end
 from app.liveness import process_is_alive, this_host
 from app.recipes import service as recipes
 from app.recipes.schema import DEFAULT_PRESET
@@ -271,7 +272,7 @@ def is_any_held(session: Session) -> bool:
 
 
 def find_lost(session: Session, settings: Settings) -> list[str]:
-    """Mark the jobs whose worker is gone as lost, and return their ids.
+    """Mark the jobs whose worker is gone as lost, tell of it, and return their ids.
 
     On this machine the kernel is asked; of another machine only the heartbeat is known.
     """
@@ -292,6 +293,7 @@ def find_lost(session: Session, settings: Settings) -> list[str]:
             finished_at=utc_now(),
         ):
             lost.append(job.id)
+            tell_of_end(settings, get_job(session, job.id))
     return lost
 
 

@@ -91,3 +91,10 @@ def test_a_child_process_is_given_the_secrets_themselves(tmp_path: Path) -> None
     given = environment(Settings(data_dir=tmp_path, **secrets))
     assert (given["CALIBRANT_TOKEN"], given["CALIBRANT_HF_TOKEN"]) == ("one", "two")
     assert "two" not in repr(Settings(**secrets))
+
+
+@pytest.mark.parametrize("address", ["hooks.example/x", "ftp://hooks.example/x", "https://"])
+def test_who_is_told_has_an_address_of_the_web(address: str) -> None:
+    with pytest.raises(ValidationError, match="takes a POST"):
+        Settings(notify_url=SecretStr(address))
+    assert Settings(notify_url=SecretStr("")).notify_url is None

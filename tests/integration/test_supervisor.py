@@ -11,6 +11,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from pydantic import SecretStr
 from sqlmodel import Session
 
 from app.database import session_for, utc_now
@@ -21,6 +22,7 @@ from app.jobs.states import JobState
 from app.liveness import started_at, this_host
 from app.settings import Settings
 from tests.integration.rows import add_job
+from tests.listener import listening
 from workers.supervisor import Command, supervise
 
 CHILD = Path(__file__).parent / "children" / "child.py"
@@ -167,3 +169,23 @@ def test_a_job_whose_worker_is_gone_is_lost(settings: Settings, session: Session
     session.commit()
     assert service.find_lost(session, settings) == [job.id]
     assert fresh(settings, job.id).state == JobState.LOST
+
+
+@pytest.mark.parametrize(("what", "state"), [("succeed", "succeeded"), ("kill", "failed")])
+def test_who_waits_is_told_of_the_end(settings: Settings, job: Job, what: str, state: str) -> None:
+    with listening() as listener:
+        told = settings.model_copy(update={"notify_url": SecretStr(listener.url)})
+        supervise(told, job.id, child(what))
+        supervise(told, job.id, child(what))  # a second delivery
+    assert [(each["job"], each["state"]) for each in listener.heard] == [(job.id, state)]
+
+
+def test_who_waits_is_told_that_a_worker_is_gone(
+    settings: Settings, session: Session, job: Job
+) -> None:
+    service.move(session, job.id, to=JobState.STARTING, out_of=[JobState.QUEUED], worker_host="x")
+    with listening() as listener:
+        told = settings.model_copy(update={"notify_url": SecretStr(listener.url)})
+        assert service.find_lost(session, told) == [job.id]
+        assert service.find_lost(session, told) == []
+    assert [(each["job"], each["state"]) for each in listener.heard] == [(job.id, "lost")]
