@@ -60,10 +60,15 @@ class ServeCommands:
     read_from: tuple[str, ...]
 
 
+def served_name(name: str) -> str:
+    """A checkpoint's name in the characters that a repository of the hub and a URL may have."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-") or "model"
+
+
 def serve_commands(architecture: str | None, path: str, name: str) -> ServeCommands:
     """The commands that serve the checkpoint at ``path`` under ``name``."""
     parsers = PARSERS.get(architecture or "")
-    served = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-") or "model"
+    served = served_name(name)
     place = shlex.quote(path)
     vllm = f"vllm serve {place} --served-model-name {served}"
     sglang = f"python -m sglang.launch_server --model-path {place} --served-model-name {served}"

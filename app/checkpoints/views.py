@@ -13,7 +13,7 @@ from app.base_models.service import get_model, summary_of
 from app.checkpoints import service
 from app.checkpoints.model_card import COVERAGE_PICTURE
 from app.checkpoints.models import Checkpoint
-from app.checkpoints.serving import serve_commands
+from app.checkpoints.serving import serve_commands, served_name
 from app.jobs.service import get_job
 from app.jobs.spec import CheckpointFile, Evaluation, JobResult, Verification
 from app.paging import page_within
@@ -66,6 +66,7 @@ class Commands(BaseModel):
     download: str
     card: str
     check: str
+    publish: str
     vllm: str
     sglang: str
     has_parsers: bool
@@ -180,6 +181,7 @@ def _commands(checkpoint: Checkpoint, base: str, architecture: str) -> Commands:
         download=f"curl -fL --remote-name-all --create-dirs '{here}/files/{{{names}}}'",
         card=f"curl -fL --remote-name-all '{here}/{{{CARD},{COVERAGE_PICTURE}}}'",
         check=f"curl -fsS '{here}/SHA256SUMS' | sha256sum -c",
+        publish=f"hf upload YOUR-NAME/{served_name(checkpoint.name)} .",
         vllm=serving.vllm,
         sglang=serving.sglang,
         has_parsers=serving.has_parsers,

@@ -28,7 +28,15 @@ def test_an_empty_list_offers_the_way_to_one(client: TestClient, html: dict) -> 
 
 def test_the_page_has_files_verdict_and_commands(filled, html: dict, address: str) -> None:
     page = filled.client.get(address, headers=html).text
-    for word in ("verified", "model.safetensors", "vllm serve", "sglang", "sha256sum -c", "34 %"):
+    for word in (
+        "verified",
+        "model.safetensors",
+        "vllm serve",
+        "sglang",
+        "sha256sum -c",
+        "34 %",
+        "hf upload YOUR-NAME/",
+    ):
         assert word in page
 
 
