@@ -40,8 +40,30 @@ from app.sources import commands as sources_commands
 from app.validation import first_problem, in_words, listed
 
 
-class Commands(TyperGroup):
+class InOrder(TyperGroup):
+    """Commands in the order of the work, wherever they are written."""
+
+    order: tuple[str, ...] = ()
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """The names of the commands as help shows them; one without a place comes last."""
+        places = {name: place for place, name in enumerate(self.order)}
+        return sorted(super().list_commands(ctx), key=lambda name: places.get(name, len(places)))
+
+
+class SetCommands(InOrder):
+    """``calibrant sets``, of three rooms."""
+
+    order = ("list", "import", "show", "fetch", "build", "audit", "export", "diff", "delete")
+
+
+class Commands(InOrder):
     """Every command: a value that an option cannot have is told in our own words."""
+
+    order = (
+        *("up", "demo", "migrate", "sources", "sets", "models", "recipes", "coverage", "select"),
+        *("preflight", "quantize", "evaluate", "verify", "export-recipe", "compare", "jobs"),
+    )
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command that is asked for."""
@@ -58,31 +80,43 @@ app = typer.Typer(
     help="Design, run and review the quantization of Mixture-of-Experts language models.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",  # lines run on, and names of code are shown as such
 )
 app.add_typer(sources_commands.app, name="sources")
 sets_commands.app.command()(audit_commands.audit)
-app.add_typer(sets_commands.app, name="sets")
+app.add_typer(sets_commands.app, name="sets", cls=SetCommands)
 sets_commands.app.registered_commands += set_file_commands.app.registered_commands
 app.add_typer(models_commands.app, name="models")
 app.add_typer(recipes_commands.app, name="recipes")
 app.add_typer(jobs_commands.app, name="jobs")
 app.registered_commands += comparison_commands.app.registered_commands
 
-Host = Annotated[str | None, typer.Option(help="The address to listen on.")]
-Port = Annotated[int | None, typer.Option(min=0, max=65535, help="The port; 0 takes a free one.")]
+Host = Annotated[
+    str | None,
+    typer.Option(help="The address to listen on; by default CALIBRANT_HOST, else 127.0.0.1."),
+]
+Port = Annotated[
+    int | None,
+    typer.Option(
+        min=0, max=65535, help="The port, by default CALIBRANT_PORT, else 8000; 0 takes a free one."
+    ),
+]
 
 
 @app.callback()
 def root(
     data_dir: Annotated[
         Path | None,
-        typer.Option(envvar="CALIBRANT_DATA_DIR", help="Where Calibrant keeps everything."),
+        typer.Option(
+            envvar="CALIBRANT_DATA_DIR",
+            help="Where Calibrant keeps everything; by default ~/.local/share/calibrant.",
+        ),
     ] = None,
     server: Annotated[
         str | None,
         typer.Option(
             envvar=SERVER_VARIABLE,
-            help="Ask this server instead (for jobs); its token is CALIBRANT_TOKEN.",
+            help="Ask this server instead (for jobs and compare); its token is CALIBRANT_TOKEN.",
         ),
     ] = None,
 ) -> None:

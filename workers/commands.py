@@ -110,7 +110,8 @@ def select(
     ],
     budget: Annotated[int, typer.Option(min=1, help="Tokens to choose, at most.")],
     floor: Annotated[
-        int | None, typer.Option(min=1, help="Tokens wanted for each expert; default: even.")
+        int | None,
+        typer.Option(min=1, help="Tokens wanted for each expert; by default an even share."),
     ] = None,
     by: Annotated[Aim, typer.Option(help="What rows are chosen for.")] = "experts",
     seed: Annotated[int, typer.Option(min=0, help="Seed of the random rows beside them.")] = 0,
