@@ -50,7 +50,12 @@ def list_(json: Json = False) -> None:
 
 @app.command()
 def delete(
-    set_: Annotated[str, typer.Argument(metavar="SET", help="A saved set's id.")],
+    set_: Annotated[
+        str,
+        typer.Argument(
+            metavar="SET", help="A saved set's id, or a build's whose composition is not saved."
+        ),
+    ],
     json: Json = False,
 ) -> None:
     """Take a saved set and what was built from it away for good; refused while a job that used it

@@ -40,8 +40,11 @@ def delete(session: Session, settings: Settings, set_id: str) -> Deleted:
     """Take a saved set away for good, with what was built from it and from its held-out sibling.
 
     A build that another set or job has too stays. Sets whose rows were chosen from this one hold
-    those rows' ids themselves. Raises NotFound, and Conflict where a kept job used the set.
+    those rows' ids themselves. The id may also be that of a build whose composition is not saved, a
+    file's. Raises NotFound, and Conflict where a kept job used the set or the build is of a set.
     """
+    if (build := _build_called(settings, set_id)) is not None:
+        return _delete_build(session, *build)
     service.get_set(session, set_id)
     # Written first, so that on SQLite nobody starts a job between the look and the deletion; on
     # PostgreSQL the job's reference to the set refuses one of the two.
@@ -67,6 +70,27 @@ def finish_deletions(settings: Settings) -> list[str]:
     for directory in found:
         remove_directory(directory)
     return [directory.name for directory in found]
+
+
+def _build_called(settings: Settings, name: str) -> tuple[Path, dict[str, Any]] | None:
+    found = identities(settings.sets_dir)
+    return next((each for each in found if each[0].name == name), None)
+
+
+def _delete_build(session: Session, directory: Path, identity: dict[str, Any]) -> Deleted:
+    built: dict[str, Any] = identity.get("spec", {})
+    for saved in service.list_sets(session):
+        if saved.name != built.get("name") and held_out_name(saved.name) != built.get("name"):
+            continue
+        own = service.spec_of(saved).model_dump(mode="json")
+        if built == own or is_held_out_of(built, own):
+            raise Conflict(
+                f"{directory.name} was built from the set {saved.id} ({saved.name!r}), and goes "
+                f"with it: calibrant sets delete {saved.id}"
+            )
+    freed = bytes_freed([directory])
+    _discard(directory)
+    return Deleted(id=directory.name, freed_bytes=freed)
 
 
 def _discard(directory: Path) -> None:

@@ -163,6 +163,27 @@ def test_the_command(session: Session, settings: Settings) -> None:
         get_set(session, saved_id)
 
 
+def test_a_build_of_no_saved_set_is_deleted_by_its_own_id(
+    session: Session, settings: Settings, model: BaseModelRecord
+) -> None:
+    """As ``sets build FILE.yaml`` leaves one."""
+    own = built(settings, small_spec(), model)
+    held_out = built(settings, sibling(settings, small_spec(), model), model)
+    saved = save_set(session, small_spec())
+    for build in (own, held_out):
+        with pytest.raises(Conflict, match=f"{build.id} was built from the set {saved.id}"):
+            deletion.delete(session, settings, build.id)
+    session.delete(saved)
+    session.commit()
+    freed = size_of(own.directory)
+    assert deletion.delete(session, settings, own.id).freed_bytes == freed
+    assert not own.directory.exists()
+    assert held_out.manifest_file.is_file()
+    for name in (own.id, ".", "..", ""):
+        with pytest.raises(NotFound):
+            deletion.delete(session, settings, name)
+
+
 def test_refused_the_command_ends_with_two(
     session: Session, settings: Settings, model: BaseModelRecord
 ) -> None:
