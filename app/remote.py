@@ -6,7 +6,7 @@ import os
 from typing import Any, TypeVar
 
 import httpx
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from app.errors import CalibrantError, Refused
 
@@ -31,10 +31,13 @@ def ask(
     """A view of the server's, by the method and path of its page; ``body`` is sent as JSON.
 
     The token is taken from ``CALIBRANT_TOKEN``. Raises Refused with the server's own sentence
-    for a 4xx answer, ServerFailed for anything else that is not the view.
+    for a 4xx answer and for what is no address, ServerFailed for anything else that is not the
+    view.
     """
     address = server()
     assert address is not None
+    if not address.startswith(("http://", "https://")):
+        raise Refused(f"{address} is no address: give a server's, like http://127.0.0.1:8000.")
     token = os.environ.get("CALIBRANT_TOKEN")
     headers = {"accept": "application/json"}
     if token:
@@ -52,15 +55,30 @@ def ask(
     except (httpx.TransportError, httpx.InvalidURL) as error:
         raise ServerFailed(f"{address} does not answer: {error}.") from error
     if answer.is_success:
-        return view.model_validate_json(answer.content)
+        try:
+            return view.model_validate_json(answer.content)
+        except ValidationError as error:
+            raise _something_else(address, path, answer) from error
     sentence = _sentence(answer)
+    if sentence is None:
+        raise _something_else(address, path, answer)
     if answer.is_client_error:
         raise Refused(sentence)
     raise ServerFailed(f"{address} failed with status {answer.status_code}: {sentence}")
 
 
-def _sentence(answer: httpx.Response) -> str:
+def _sentence(answer: httpx.Response) -> str | None:
+    """The server's own sentence; None in an answer that is not Calibrant's."""
     try:
         return str(answer.json()["error"])
     except (ValueError, KeyError, TypeError):
-        return answer.text[:200]
+        return None
+
+
+def _something_else(address: str, path: str, answer: httpx.Response) -> ServerFailed:
+    to = answer.headers.get("location")
+    return ServerFailed(
+        f"{address} does not answer {path} as a Calibrant of this version does: status "
+        f"{answer.status_code}{f', which leads to {to}' if to else ''}. Give a Calibrant server's "
+        "address, without a proxy's login before it."
+    )
