@@ -41,7 +41,7 @@ def ceiling(counts: NDArray[np.unsignedinteger], purse: Purse, part: float) -> f
 
 def _weights(scores: Floats, most: float) -> Floats:
     """Weights that add up to 1, none above ``most``, larger for larger scores."""
-    weights = np.exp(scores - scores.max())
+    weights: Floats = np.exp(scores - scores.max())
     full = np.zeros(len(weights), dtype=np.bool_)
     while True:
         weights[~full] *= (1 - most * full.sum()) / weights[~full].sum()

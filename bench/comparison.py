@@ -73,8 +73,9 @@ def _large() -> tuple[EvaluatedRows, EvaluatedRows]:
     names = [f"s{at % 300}" for at in range(2_000)]
     kl = random.lognormal(0, 0.5, 2_000)
     tokens = [200] * 2_000
-    first = rows_of(kl=kl, tokens=tokens, domain=names)
-    return first, rows_of(kl=kl * random.normal(1, 0.05, 2_000), tokens=tokens, domain=names)
+    first = rows_of(kl=kl.tolist(), tokens=tokens, domain=names)
+    moved = kl * random.normal(1, 0.05, 2_000)
+    return first, rows_of(kl=moved.tolist(), tokens=tokens, domain=names)
 
 
 if __name__ == "__main__":

@@ -60,7 +60,7 @@ class Measured:
 
 def config(experts: int, top_k: int, layers: int, intermediate: int) -> MiniMaxM2Config:
     """Layers like MiniMax-M2's, small."""
-    return MiniMaxM2Config(
+    return MiniMaxM2Config(  # type: ignore[call-arg]
         vocab_size=tiny_models.VOCABULARY,
         hidden_size=256,
         num_hidden_layers=layers,
@@ -129,11 +129,11 @@ def cached_bytes(modifier: Any) -> int:
     sums = [each[0].nbytes for each in modifier._smooth_activation_stats.values()]
     grams = [each.gram.nbytes for each in getattr(modifier, "_statistics", {}).values()]
     together = [_gram_bytes(search) for search in getattr(modifier, "_experts", [])]
-    return sum(storages.values()) + sum(sums) + sum(grams) + max(together, default=0)
+    return int(sum(storages.values()) + sum(sums) + sum(grams) + max(together, default=0))
 
 
 def _gram_bytes(search: ExpertsSearch) -> int:
-    columns = {n: m.parent.weight.shape[1] for n, m in search.members.items()}
+    columns = {n: m.parent.get_parameter("weight").shape[1] for n, m in search.members.items()}
     return max(sum(4 * columns[n] ** 2 for n in group) for group in search.groups())
 
 

@@ -85,7 +85,7 @@ def first_users_profile() -> Profile:
     )
     return Profile(
         counts=counts,
-        mass=counts.astype(np.float32) / TOP_K,
+        mass=counts.astype(np.float32) / np.float32(TOP_K),
         layers=np.arange(LAYERS),
         row_ids=np.array([f"row-{number}" for number in range(ROWS)]),
         tokens=tokens.astype(np.int64),

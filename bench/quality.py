@@ -150,6 +150,8 @@ def sets_of(
     fixed = software_engineer().model_copy(update={"token_budget": BUDGET})
     held_out = held_out_for(fixed, require_buildable(settings, fixed, DEMO_MODEL))
 
+    assert held_out is not None
+
     def built(each: SetSpec) -> CalibrationRows:
         done = build_set(each, tokenizer_dir=DEMO_MODEL, sets_dir=folder, progress=lambda *_: None)
         return read_rows(done.directory, tokenizer, limits)
