@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from app.facet_names import known_value
 from app.facets import Facet
-from app.formatting import counted, number
+from app.formatting import counted
 from app.prompts.sandbox import PromptRefused
 from app.prompts.template import PromptTemplate
 from app.rendering.conversation import Reasoning
@@ -95,7 +95,7 @@ class Slice(BaseModel):
     def size(self) -> str:
         """How much of the set it is to be, in words."""
         if self.weight is not None:
-            return f"weight {number(self.weight)}"
+            return f"weight {self.weight:,.10g}"
         if self.tokens is not None:
             return counted(self.tokens, "token")
         return "all rows" if self.rows == "all" else counted(self.rows or 0, "row")

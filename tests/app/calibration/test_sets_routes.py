@@ -152,6 +152,7 @@ def test_a_form_becomes_a_set_with_a_page(client: TestClient, html: dict, model_
     page = client.get(saved.headers["location"], headers=html).text
     assert "Systems languages and German" in page
     assert "can be built" in page
+    assert "</strong>, weight 3, shared equally over programming languages" in page
     assert "Sample rows" in page
     assert 'action="/jobs"' in page
 

@@ -156,6 +156,13 @@ def test_the_log_fragment_asks_on_until_the_job_has_ended(filled, html: dict) ->
     assert "hx-get" not in ended
 
 
+@pytest.mark.parametrize(
+    ("state", "said"), [("cancelled", "The job wrote nothing."), ("queued", "Nothing yet.")]
+)
+def test_an_empty_log_says_so(filled, html: dict, state: str, said: str) -> None:
+    assert said in filled.client.get(f"/jobs/{filled.seeded.jobs[state]}/log", headers=html).text
+
+
 def test_a_job_that_cannot_be_sent_is_kept(client: TestClient, html: dict, tmp_path: Path) -> None:
     """No broker runs here: the page says so, and the job waits."""
     directory = write_model(tmp_path / "tiny")
