@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from transformers import GraniteMoeSharedConfig
+from transformers import AutoConfig, GraniteMoeSharedConfig
 
 from app.errors import CheckpointRefused, DiskFull, ModelRefused, RecipeRefused
 from app.recipes.schema import ATTENTION, EXPERTS, LINEARS, PRESETS
@@ -171,6 +171,25 @@ def test_targets_of_another_naming_get_the_checkpoints_beside_them(
     config = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))
     (group,) = config["quantization_config"]["config_groups"].values()
     assert group["targets"] == [f"re:{LINEARS}", r"re:.*\.experts\.\d+\.(w1|w2|w3)$"]
+
+
+def test_code_that_the_configuration_names_comes_along(
+    saved: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """transformers looks for it when told to trust remote code, known architecture or not."""
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "hf"))
+    source = tmp_path / "with-code"
+    shutil.copytree(saved("mixtral"), source)
+    config = json.loads((source / "config.json").read_text(encoding="utf-8"))
+    config["auto_map"] = {"AutoConfig": "configuration_own.OwnConfig"}
+    (source / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    code = "from transformers import MixtralConfig\n\nclass OwnConfig(MixtralConfig):\n    pass\n"
+    (source / "configuration_own.py").write_text(code, encoding="utf-8")
+    model, result = quantized(source, recipe_for(EXPERTS))
+    checkpoint = export(model, result, source, "set", tmp_path / "checkpoint").directory
+    found = AutoConfig.from_pretrained(checkpoint, trust_remote_code=True)
+    assert type(found).__name__ == "OwnConfig"
+    assert verify(checkpoint, source).ok
 
 
 def test_tokenizer_template_settings_and_licence_come_along(job: Job) -> None:

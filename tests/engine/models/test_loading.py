@@ -116,7 +116,9 @@ def test_an_index_of_another_revision_is_refused(copy: Path) -> None:
     names = list(Shards(copy).tensors)
     weight_map = dict.fromkeys([*names, "model.layers.9.extra.weight"], "model.safetensors")
     (copy / INDEX).write_text(json.dumps({"weight_map": weight_map}), encoding="utf-8")
-    with pytest.raises(ModelRefused, match=r"says that model\.layers\.9\.extra\.weight is in"):
+    with pytest.raises(
+        ModelRefused, match=r"^model\.layers\.9\.extra\.weight .* says that it is in"
+    ):
         refuse_unusable_source(copy)
 
 
@@ -124,7 +126,7 @@ def test_a_tensor_the_index_does_not_name_is_refused(copy: Path) -> None:
     first, *others = Shards(copy).tensors
     weight_map = dict.fromkeys(others, "model.safetensors")
     (copy / INDEX).write_text(json.dumps({"weight_map": weight_map}), encoding="utf-8")
-    with pytest.raises(ModelRefused, match=f"holds {re.escape(first)}, which .* does not name"):
+    with pytest.raises(ModelRefused, match=f"^{re.escape(first)} .* does not name it"):
         refuse_unusable_source(copy)
 
 

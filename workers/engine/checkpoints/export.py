@@ -47,6 +47,7 @@ CARRIED = (
     "generation_config.json", "chat_template*.json", "*processor_config.json",
     "*.jinja", "*.model", "*.tiktoken", "*.txt",
     "LICEN[CS]E*", "NOTICE*", "COPYING*", "USE_POLICY*",
+    "*.py",  # named by config.json's auto_map: docs/decisions/0022
 )  # fmt: skip
 OWN_FILES = ("config.json", INDEX, MANIFEST)
 
@@ -298,7 +299,8 @@ def _name_shards(
 
 
 def _carry_over(source: Path, directory: Path) -> None:
-    """Copy tokenizer, templates, generation settings and licences; no code, no weights."""
+    """Copy tokenizer, templates, generation settings, licences and the author's code, which is
+    never run here; no weights."""
     for file in sorted(source.iterdir()):
         wanted = any(fnmatch(file.name, pattern) for pattern in CARRIED)
         if file.is_file() and wanted and file.name not in OWN_FILES:

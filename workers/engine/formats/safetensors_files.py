@@ -112,19 +112,21 @@ class Shards:
         return [name for name, stored in self.tensors.items() if stored.file == file]
 
     def misplaced(self) -> Iterator[tuple[str, str]]:
-        """The tensors that a reader may find elsewhere, or not at all, and why."""
+        """The tensors that a reader may find elsewhere, or not at all, and why: those in two files,
+        those the index says are in a file that has them not, and those it does not name."""
         for name in self._twice:
             yield name, "It is in more than one file."
         for name, file in self.weight_map.items():
             there = self.tensors.get(name)
             if file not in self.unreadable and (there is None or there.file != file):
                 yield name, f"{INDEX} says that it is in {file}, and it is not."
-        for name in self.tensors.keys() - self.weight_map.keys() if self.weight_map else ():
+        unnamed = (name for name in self.tensors if name not in self.weight_map)
+        for name in unnamed if self.weight_map else ():
             yield name, f"{INDEX} does not name it."
 
     def refuse_broken(self) -> None:
-        """Raise ``refused`` for a file that cannot be read or ends early, a tensor in two files,
-        an index that names a tensor its file has not, and a tensor the index does not name."""
+        """Raise ``refused`` for a file that cannot be read or ends early, and for the first of the
+        ``misplaced``."""
         for name, reason in self.unreadable.items():
             raise self.refused(f"{self.directory / name} cannot be read: {reason}.")
         for name, stored in self.tensors.items():
@@ -133,22 +135,10 @@ class Shards:
                     f"{self.directory / stored.file} ends before its tensor {name} does: fetch "
                     "the file again."
                 )
-        if self._twice:
+        for name, reason in self.misplaced():
             raise self.refused(
-                f"The tensor {self._twice[0]} is in more than one file of {self.directory}: "
-                "remove the file that does not belong to the model."
-            )
-        for name, file in self.weight_map.items():
-            if name not in self.tensors or self.tensors[name].file != file:
-                raise self.refused(
-                    f"{INDEX} of {self.directory} says that {name} is in {file}, and it is not: "
-                    "fetch the index and the files of one revision."
-                )
-        unnamed = next((n for n in self.tensors if n not in self.weight_map), None)
-        if self.weight_map and unnamed is not None:
-            raise self.refused(
-                f"{self.tensors[unnamed].file} of {self.directory} holds {unnamed}, which {INDEX} "
-                "does not name: fetch the index and the files of one revision."
+                f"{name} of {self.directory} is not where it should be. {reason} Fetch the index "
+                "and the files of one revision, and remove what does not belong to the model."
             )
 
     @property
