@@ -7,6 +7,7 @@ import os
 import shutil
 import stat
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -29,6 +30,13 @@ def require_writable(directory: Path) -> None:
         raise FileUnusable(f"Nothing can be written into {directory}: {error.strerror}.") from error
 
 
+# A hidden name: no half-written directory is taken for a whole one beside it.
+DRAFT = ".calibrant-draft-"
+# So long after it was last written to a draft is a killed process's. No lock tells it sooner: on a
+# network file system another machine's is not seen.
+FORGOTTEN_SECONDS = 24 * 3600
+
+
 @contextmanager
 def new_directory(place: Path) -> Iterator[Path]:
     """A directory to fill, which becomes ``place`` when the block ends well and is gone when not.
@@ -39,7 +47,8 @@ def new_directory(place: Path) -> Iterator[Path]:
     """
     with disk_full_is_a_sentence(place.parent):
         place.parent.mkdir(parents=True, exist_ok=True)
-        draft = Path(tempfile.mkdtemp(prefix=".draft-", dir=place.parent))
+        _clear_forgotten(place.parent)
+        draft = Path(tempfile.mkdtemp(prefix=DRAFT, dir=place.parent))
         try:
             yield draft
             draft.chmod(0o755)  # mkdtemp leaves it closed to everybody else
@@ -58,7 +67,8 @@ def new_file(place: Path) -> Iterator[Path]:
     """
     with disk_full_is_a_sentence(place.parent):
         place.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=".draft-", suffix=place.suffix, dir=place.parent)
+        _clear_forgotten(place.parent)
+        handle, name = tempfile.mkstemp(prefix=DRAFT, suffix=place.suffix, dir=place.parent)
         os.close(handle)
         draft = Path(name)
         try:
@@ -144,6 +154,21 @@ def remove_directory(place: Path) -> None:
             f"Not all of {place} is deleted: {error.filename} cannot be removed "
             f"({error.strerror}). The server tries again, or remove it by hand."
         ) from error
+
+
+def _clear_forgotten(directory: Path) -> None:
+    """Remove the drafts that processes which were killed left in a directory."""
+    for draft in directory.glob(f"{DRAFT}*"):
+        try:
+            written = max(file.lstat().st_mtime for file in (draft, *draft.glob("*")))
+        except FileNotFoundError:
+            continue  # it became whole
+        if time.time() - written < FORGOTTEN_SECONDS:
+            continue
+        if draft.is_dir():
+            shutil.rmtree(draft, ignore_errors=True)
+        else:
+            draft.unlink(missing_ok=True)
 
 
 def _rename_unless_there(draft: Path, place: Path) -> None:

@@ -180,7 +180,7 @@ def built_sets(settings: Settings, set_id: str, session: Session) -> list[BuiltC
     """The sets that were built of a saved composition, the newest first."""
     wanted = service.spec_of(service.get_set(session, set_id)).model_dump(mode="json")
     found = []
-    for manifest in settings.sets_dir.glob(f"*/{MANIFEST}"):
+    for manifest in settings.sets_dir.glob(f"[!.]*/{MANIFEST}"):
         status = manifest.stat()
         built = _loaded(manifest.parent, status.st_mtime_ns)
         if built is not None and built.identity.get("spec") == wanted:

@@ -211,7 +211,7 @@ def identities(sets_dir: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
 
     One whose manifest cannot be read is left out: it is known to be of nothing.
     """
-    for file in sorted(sets_dir.glob(f"*/{MANIFEST}")):
+    for file in sorted(sets_dir.glob(f"[!.]*/{MANIFEST}")):
         try:
             identity = json.loads(file.read_bytes())["identity"]
         except (KeyError, TypeError, ValueError):

@@ -113,7 +113,7 @@ def compare(settings: Settings, a: Side, b: Side) -> SetDifference:
 def built_sets(settings: Settings) -> list[BuiltSet]:
     """Every built set of the installation that can be read, the newest first. One that is damaged
     or of an older format is of no composition of today, and closes no page of another."""
-    manifests = settings.sets_dir.glob(f"*/{MANIFEST}")
+    manifests = settings.sets_dir.glob(f"[!.]*/{MANIFEST}")
     found = sorted(manifests, key=lambda file: file.stat().st_mtime_ns, reverse=True)
     return [built for file in found if (built := _readable(file.parent))]
 

@@ -167,7 +167,7 @@ def make_current(file: RowsFile, sources_dir: Path) -> None:
 
 def revisions(source: str, sources_dir: Path) -> list[RowsFile]:
     """Every whole revision of a source, the oldest first."""
-    manifests = (sources_dir / source).glob(f"*/{MANIFEST}")
+    manifests = (sources_dir / source).glob(f"[!.]*/{MANIFEST}")
     places = sorted(manifests, key=lambda file: file.stat().st_mtime_ns)
     return [RowsFile(source, place.parent.name, place.with_name(ROWS)) for place in places]
 

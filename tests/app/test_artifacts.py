@@ -1,11 +1,15 @@
 from __future__ import annotations
 
 import errno
+import os
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 
-from app.artifacts import new_directory, new_file
+from app.artifacts import DRAFT, FORGOTTEN_SECONDS, new_directory, new_file
 from app.errors import DiskFull
 
 
@@ -45,6 +49,24 @@ def test_a_file_is_replaced_at_once(tmp_path: Path) -> None:
         raise PermissionError
     assert place.read_text() == "one"
     assert [entry.name for entry in place.parent.iterdir()] == ["a.parquet"]
+
+
+@pytest.mark.parametrize("make", [new_directory, new_file])
+def test_what_killed_processes_left_goes_a_day_later(
+    tmp_path: Path, make: Callable[[Path], AbstractContextManager[Path]]
+) -> None:
+    killed, alive = tmp_path / f"{DRAFT}killed", tmp_path / f"{DRAFT}alive"
+    file, mine = tmp_path / f"{DRAFT}file.parquet", tmp_path / ".draft-mine"
+    for one in (killed, alive):
+        one.mkdir()
+        (one / "rows.parquet").write_text("half")
+    file.write_text("half")
+    mine.write_text("whole")
+    old = time.time() - FORGOTTEN_SECONDS - 1
+    for one in (killed / "rows.parquet", killed, alive, file, mine):
+        os.utime(one, (old, old))  # the rows of the living one are written to still
+    with make(tmp_path / "abc") as draft:
+        assert {each.name for each in tmp_path.iterdir()} == {draft.name, alive.name, mine.name}
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 
+from app.artifacts import DRAFT
 from app.errors import CompositionRefused, Refused
 from app.facets import Facet
 from app.sources.entry import SourceEntry, UploadOrigin
@@ -58,6 +60,14 @@ def test_rows_carry_their_own_labels_or_else_the_tags(tmp_path: Path) -> None:
         {"role": "user", "content": "Write Rust code."},
         {"role": "assistant", "content": "fn main() {}"},
     ]
+
+
+def test_a_draft_that_a_kill_left_is_no_revision(tmp_path: Path) -> None:
+    """Its manifest may be written already: only the renaming makes it whole."""
+    file = write_revision(entry_of(), COMMIT, ROWS, tmp_path)
+    whole = file.path.parent
+    shutil.copytree(whole, whole.with_name(f"{DRAFT}killed"))
+    assert [one.revision for one in revisions("talk", tmp_path)] == [file.revision]
 
 
 def test_the_manifest_counts_every_row_once(tmp_path: Path) -> None:
