@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
+from pydantic import SecretStr
 
 from app.broker import broker
 from app.database import migrate, session_for
@@ -201,18 +202,13 @@ def _process(name: str, command: list[str], settings: Settings) -> Iterator[Serv
 
 def environment(settings: Settings) -> dict[str, str]:
     """The environment that gives a child process these settings."""
-    given = {
-        f"CALIBRANT_{name.upper()}": value
-        for name, value in settings.model_dump(mode="json", exclude={"token", "hf_token"}).items()
-        if value is not None and name != "corpus_packs"
-    }
-    given["CALIBRANT_DATA_DIR"] = str(settings.data_dir.resolve())
-    given["CALIBRANT_CORPUS_PACKS"] = ",".join(settings.corpus_packs)
-    # A dumped secret is stars.
-    for name, secret in (("TOKEN", settings.token), ("HF_TOKEN", settings.hf_token)):
-        if secret:
-            given[f"CALIBRANT_{name}"] = secret.get_secret_value()
-    return os.environ | {name: str(value) for name, value in given.items()}
+    given = {name: value for name, value in settings if value is not None}
+    given["data_dir"] = settings.data_dir.resolve()
+    given["corpus_packs"] = ",".join(settings.corpus_packs)
+    for name, value in given.items():
+        if isinstance(value, SecretStr):  # as text it is stars
+            given[name] = value.get_secret_value()
+    return os.environ | {f"CALIBRANT_{name.upper()}": str(value) for name, value in given.items()}
 
 
 def _wait_until_ready(running: Installation) -> None:

@@ -4,13 +4,30 @@ import os
 import signal
 import sys
 import time
+from pathlib import Path
 
 import psutil
 import pytest
 
 from app.errors import CalibrantError
-from app.processes import RESTARTS, ServedProcess
+from app.processes import RESTARTS, ServedProcess, environment
 from app.settings import Settings
+
+
+def test_a_child_process_has_every_setting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = Settings.model_validate(
+        {
+            "data_dir": tmp_path, "CALIBRANT_DATABASE_URL": "postgresql://user:word@host/name",
+            "CALIBRANT_REDIS_URL": "redis://host:1/0", "host": "::1", "port": 1, "token": "a token",
+            "assets": "local", "corpus_packs": "permissive", "threads": 3, "upload_bytes": 4,
+            "unpacked_bytes": 5, "CALIBRANT_HF_TOKEN": "of the hub", "stall_seconds": 6,
+            "lost_seconds": 7, "notify_url": "https://host/path",
+        }
+    )  # fmt: skip
+    assert given.model_fields_set == set(Settings.model_fields)
+    for name, value in environment(given).items():
+        monkeypatch.setenv(name, value)
+    assert Settings() == given
 
 
 def until_it_ends(process: ServedProcess) -> None:
