@@ -4,6 +4,7 @@ import asyncio
 import csv
 import io
 import json
+import re
 from datetime import timedelta
 from pathlib import Path
 
@@ -11,13 +12,15 @@ import pytest
 from fastapi.testclient import TestClient
 from sqlmodel import Session
 
+from app.base_models.service import get_model
+from app.calibration.service import get_set
 from app.database import utc_now
 from app.jobs import live, record, service
 from app.jobs.events import Progress, StepStarted
 from app.jobs.states import JobState, Step
 from app.jobs.views import job_view
 from app.settings import Settings
-from tests.seed import small_spec
+from tests.seed import queued_job, seed, small_spec
 from tests.seeded_model import write_model
 
 
@@ -33,6 +36,21 @@ def test_a_job_in_every_state_has_its_page(filled, html: dict, state: str) -> No
     ended_early = state in {"failed", "cancelled", "lost"}
     assert (f"/jobs/{job_id}/retry" in page.text) is ended_early
     assert ('id="change-recipe"' in page.text) is (state == "failed")
+
+
+def test_a_queued_job_says_how_many_wait_before_it(
+    client: TestClient, settings: Settings, session: Session, html: dict
+) -> None:
+    seeded = seed(settings)
+    saved, model = get_set(session, seeded.set_id), get_model(session, seeded.model_id)
+    first = seeded.jobs["queued"]
+    second = queued_job(session, settings, saved, model)
+    second.retry_of = first
+    session.commit()
+    assert "next in line" in client.get(f"/jobs/{first}", headers=html).text
+    page = client.get(f"/jobs/{second.id}", headers=html).text
+    assert "1 job waits before it" in page
+    assert re.search(rf'{second.id}, retry of\s+<a href="/jobs/{first}">', page)
 
 
 def test_a_running_job_says_when_it_was_heard_from(filled, html: dict) -> None:
