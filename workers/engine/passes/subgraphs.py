@@ -2,8 +2,8 @@
 
 The cutting is llmcompressor's own tracing (``pipelines.sequential``), with one fault mended
 (``tracing_keeps_config``); the keeping of activations between two subgraphs is its
-``IntermediatesCache``, and the bringing over of weights that rest in RAM is done by the offload
-caches of compressed-tensors.
+``IntermediatesCache`` (``workers.engine.passes.activations``), and the bringing over of weights
+that rest in RAM is done by the offload caches of compressed-tensors.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ import torch
 from compressed_tensors.offload import disable_offloading, remove_dispatch, set_onload_device
 from compressed_tensors.utils import patch_attr
 from llmcompressor.args.dataset_arguments import DatasetArguments
-from llmcompressor.pipelines.cache import IntermediatesCache
 from llmcompressor.pipelines.sequential.helpers import (
     SequentialTracer,
     Subgraph,
@@ -29,6 +28,8 @@ from llmcompressor.utils.pytorch.module import infer_sequential_targets
 from torch import nn
 from transformers import PreTrainedConfig
 
+from workers.engine.passes.activations import Activations
+
 
 @dataclass(frozen=True)
 class Stretch:
@@ -36,7 +37,7 @@ class Stretch:
 
     model: Any
     subgraph: Subgraph
-    activations: IntermediatesCache
+    activations: Activations
     batches: int
     last: bool
 
@@ -124,7 +125,7 @@ def cut(
         )
     offload = torch.device(arguments.sequential_offload_device)
     with calibration_forward_context(model):
-        activations = IntermediatesCache.from_dataloader(dataloader, get_main_device(), offload)
+        activations = Activations.from_dataloader(dataloader, get_main_device(), offload)
         yield [
             Stretch(model, each, activations, len(dataloader), each is subgraphs[-1])
             for each in subgraphs
@@ -134,7 +135,7 @@ def cut(
 def alongside(stretches: list[Stretch], dataloader: Any) -> list[Stretch]:
     """The same subgraphs for other batches, with an activation cache of their own."""
     offload = torch.device(DatasetArguments().sequential_offload_device)
-    activations = IntermediatesCache.from_dataloader(dataloader, get_main_device(), offload)
+    activations = Activations.from_dataloader(dataloader, get_main_device(), offload)
     return [
         Stretch(each.model, each.subgraph, activations, len(dataloader), each.last)
         for each in stretches
