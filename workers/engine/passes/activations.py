@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from llmcompressor.pipelines.cache import IntermediatesCache, IntermediateValue
+from llmcompressor.pipelines.cache import IntermediatesCache
 
 
 class Activations(IntermediatesCache):
@@ -28,8 +28,8 @@ class Activations(IntermediatesCache):
             for place, held in _masks(name, self.batch_intermediates[batch_index][name]):
                 self._share(place, held)
 
-    def _share(self, place: str, held: IntermediateValue) -> None:
-        mask = held.value
+    def _share(self, place: str, held: Any) -> None:
+        mask: torch.Tensor = held.value
         longest = self._longest.get(place)
         if longest is None:
             self._longest[place] = mask
@@ -48,7 +48,7 @@ class Activations(IntermediatesCache):
                         held.value = _corner(longer, held.value.shape[-1])
 
 
-def _masks(name: str, held: IntermediateValue) -> Iterator[tuple[str, IntermediateValue]]:
+def _masks(name: str, held: Any) -> Iterator[tuple[str, Any]]:
     """The masks [1, 1, tokens, tokens] in a kept value, each with where it is."""
     value = held.value
     if isinstance(value, torch.Tensor):
