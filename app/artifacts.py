@@ -186,7 +186,7 @@ def disk_full_is_a_sentence(where: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if not _is_disk_full(error):
+        if not is_disk_full(error):
             raise
         raise DiskFull(
             f"There is no room left on the disk of {where}: free some space and try again. "
@@ -194,7 +194,8 @@ def disk_full_is_a_sentence(where: Path) -> Iterator[None]:
         ) from error
 
 
-def _is_disk_full(error: Exception) -> bool:
+def is_disk_full(error: Exception) -> bool:
+    """Whether an error is that no space is left."""
     if isinstance(error, OSError):
         return error.errno in (errno.ENOSPC, errno.EDQUOT)
     return f"os error {errno.ENOSPC}" in str(error)

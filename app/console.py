@@ -15,8 +15,9 @@ import typer
 from sqlalchemy.exc import DatabaseError, OperationalError
 from sqlmodel import Session
 
+from app.artifacts import is_disk_full
 from app.database import migrate, session_for, why_away
-from app.errors import CalibrantError, FileUnusable, Refused
+from app.errors import CalibrantError, DiskFull, FileUnusable, Refused
 from app.remote import SERVER_VARIABLE, server
 from app.settings import Settings, get_settings
 
@@ -46,9 +47,12 @@ def told(error: OSError | DatabaseError) -> CalibrantError | None:
     if isinstance(error, DatabaseError):  # itself: SQLite's word for a file that is damaged
         is_away = isinstance(error, OperationalError) or type(error) is DatabaseError
         return why_away(error) if is_away else None
-    if error.filename is None:
+    if is_disk_full(error):  # written to an open file, such an error names none
+        return DiskFull("There is no room left on the disk: free some space and try again.")
+    place = error.filename2 or error.filename  # of a renaming, what it was to become
+    if place is None:
         return None
-    return FileUnusable(f"{error.filename} cannot be read or written: {error.strerror}.")
+    return FileUnusable(f"{place} cannot be read or written: {error.strerror}.")
 
 
 def say(document: Any) -> None:

@@ -280,6 +280,7 @@ def export_recipe(
 ) -> None:
     """Write a recipe as YAML that stock llmcompressor runs on this model."""
     with refusals():
+        from app.artifacts import write_text
         from app.recipes.llmcompressor import to_yaml
         from workers.engine.models.meta_model import meta_model
         from workers.engine.plan.plan import plan_of, refuse_wrong_in_stock
@@ -292,7 +293,7 @@ def export_recipe(
         if out is None:
             write(text)
         else:
-            out.write_text(text, encoding="utf-8")
+            write_text(out, text)
 
 
 def _rows_for(directory: Path, rows: Path) -> CalibrationRows:

@@ -86,7 +86,8 @@ def working_directory(out: Path | None) -> Iterator[Path]:
 
 def events_beside(out: Path) -> Path:
     """The file that keeps what a run towards ``out`` says."""
-    return out.resolve().with_name(f"{out.name}.events.jsonl")
+    place = out.resolve()
+    return place.parent / f"{place.name}.events.jsonl"
 
 
 @contextmanager
@@ -101,7 +102,8 @@ def kept_beside(out: Path, resume: bool) -> Iterator[Path]:
     """
     from workers.engine.checkpoints.export import refuse_taken_destination
 
-    directory = out.resolve().with_name(f".{out.name}.calibrant")
+    place = out.resolve()
+    directory = place.parent / f".{place.name}.calibrant"
     if resume and not _has_layers(directory) and (out / MANIFEST).is_file():
         raise Conflict(
             f"{out} is whole already, so there is nothing to go on with: calibrant verify checks "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from typer.testing import CliRunner, Result
 
 from app.jobs.events import Notice, parse
 from app.jobs.states import Step
-from tests.engine.conftest import Job
+from tests.engine.conftest import DiskOf, Job
 from workers.bars import shown_events
 from workers.commands import app
 from workers.engine.device import compute_device
@@ -174,8 +175,6 @@ def test_evaluate_draws_no_librarys_bar(job: Job, held_out_file: Path) -> None:
 
 
 def test_verify_exits_1_when_something_is_wrong(job: Job, tmp_path: Path) -> None:
-    import shutil
-
     found = document(call("verify", job.result.checkpoint, "--source", job.spec.model, "--json"))
     assert (found["ok"], found["quantized"], found["problems"]) == (True, 48, [])
     broken = shutil.copytree(job.result.checkpoint, tmp_path / "broken")
@@ -202,6 +201,29 @@ def test_refused_input_exits_2_with_a_sentence(arguments: tuple[str, ...], sente
     assert result.exit_code == 2
     assert sentence in result.stderr
     assert result.stdout == ""
+
+
+def test_a_full_disk_is_a_sentence_and_no_half_file(
+    source: Path, rows_file: Path, disk_of: DiskOf
+) -> None:
+    disk = disk_of("64k")
+    (disk / "filler").write_bytes(bytes(shutil.disk_usage(disk).free))
+    for command in (
+        ("export-recipe", "--model", source, "--out", disk / "recipe.yaml"),
+        ("quantize", "--model", source, "--set", rows_file, "--out", disk / "quantized"),
+    ):
+        refused = call(*command)
+        assert refused.exit_code == 2
+        assert refused.stderr.startswith("There is no room left on the disk")
+    assert [file.name for file in disk.iterdir()] == ["filler"]
+
+
+@pytest.mark.parametrize("out", ["/", "."])
+def test_a_directory_that_is_no_place_for_a_checkpoint(
+    source: Path, rows_file: Path, out: str
+) -> None:
+    refused = call("quantize", "--model", source, "--set", rows_file, "--out", out)
+    assert (refused.exit_code, "is there already" in refused.stderr) == (2, True)
 
 
 def test_what_a_job_says_is_shown_as_it_was_said(capsys: pytest.CaptureFixture[str]) -> None:
