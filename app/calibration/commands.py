@@ -23,6 +23,7 @@ from app.calibration.spec import SetSpec
 from app.calibration.starter import software_engineer
 from app.calibration.views import import_notes
 from app.console import Json, complain, installed, say, tell, wide
+from app.errors import NotFound
 from app.formatting import size
 from app.rendering.renderer import Renderer
 from app.set_files.service import read_for
@@ -170,8 +171,13 @@ def find_spec(session: Session, name: str) -> SetSpec:
     """
     if name == STARTER:
         return software_engineer()
-    if session.get(CalibrationSet, name) or not Path(name).is_file():
-        return service.spec_of(service.get_set(session, name))
+    if (saved := session.get(CalibrationSet, name)) is not None:
+        return service.spec_of(saved)
+    if not Path(name).is_file():
+        raise NotFound(
+            f"There is no calibration set and no file {name!r}: give a saved set's id, a set's "
+            "file, or 'starter'."
+        )
     return read_for(session, Path(name).read_bytes(), name).spec
 
 

@@ -57,7 +57,9 @@ def read_manifest(file: Path) -> Rebuild | None:
     try:
         document = json.loads(file.read_bytes())
         identity = document["identity"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+    if not isinstance(identity, dict):
         return None
     made_by = [identity.get(key) for key in ("format", "algorithm", "rendering", "duplicates")]
     if made_by != [MANIFEST_FORMAT, ALGORITHM, RENDERING, duplicates.ALGORITHM]:

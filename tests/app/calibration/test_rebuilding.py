@@ -52,3 +52,10 @@ def test_a_manifest_of_another_version_is_refused(
     file.write_text(json.dumps(document), encoding="utf-8")
     with pytest.raises(CompositionRefused, match="by another version of Calibrant"):
         read_manifest(file)
+
+
+@pytest.mark.parametrize("text", ["name: a set", "[" * 100_000, '{"identity": 3}', "[]", ""])
+def test_what_is_no_manifest_is_none(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "set.yaml"
+    file.write_text(text, encoding="utf-8")
+    assert read_manifest(file) is None
