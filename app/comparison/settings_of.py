@@ -14,6 +14,7 @@ OF_PLACE = frozenset(
 )  # fmt: skip
 LONGEST_LIST = 12
 LONGEST_TEXT = 160
+NONE = "none"
 
 
 class Setting(BaseModel):
@@ -36,10 +37,11 @@ def settings_of(spec: Mapping[str, Any], versions: Mapping[str, str]) -> dict[st
 
 
 def differing(settings: Sequence[Mapping[str, str]]) -> tuple[list[Setting], int]:
-    """The settings that are not the same in all jobs, and how many are."""
+    """The settings that are not the same in all jobs, and how many are. One that is none is the
+    same as one that is not there."""
     names = dict.fromkeys(name for each in settings for name in each)
     rows = [Setting(name=name, values=[each.get(name) for each in settings]) for name in names]
-    different = [row for row in rows if len(set(row.values)) > 1]
+    different = [row for row in rows if len({value or NONE for value in row.values}) > 1]
     return different, len(rows) - len(different)
 
 
@@ -61,13 +63,13 @@ def _flatten(name: str, value: Any, found: dict[str, str]) -> None:
 def _listed(values: Sequence[Any]) -> str:
     if len(values) > LONGEST_LIST:
         return f"{', '.join(_plain(each) for each in values[:3])} … ({len(values):,})"
-    return ", ".join(_plain(each) for each in values) or "none"
+    return ", ".join(_plain(each) for each in values) or NONE
 
 
 def _plain(value: Any) -> str:
     match value:
         case None:
-            return "none"
+            return NONE
         case bool():
             return "yes" if value else "no"
         case int():

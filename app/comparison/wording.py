@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from app.comparison.paired import FEWEST_ROWS, LEVEL, Difference, Paired
 from app.facets import Facet, label_of
-from app.formatting import aligned, counted, number, percent
+from app.formatting import aligned, counted, fixed, number, percent
 
 NAMED = 8
 
@@ -67,14 +67,14 @@ def _overall(first: str, second: str, found: Paired) -> str:
     way = "closer to the original than" if one.difference < 0 else "further from the original than"
     amount = (
         f"{aligned(abs(one.difference), figures, 3)} nats a token "
-        f"(95 % of the difference {low} to {high})"
+        f"(95 % of the difference {low} to {high}; p {fixed(one.p, 4)})"
     )
     rows = counted(found.shared, "shared held-out row")
     if not one.is_beyond_chance:
         return (
             f"On {rows} {second} and {first} do not differ beyond chance in mean KL: the "
             f"difference is {aligned(one.difference, figures, 3)} nats a token "
-            f"(95 % {low} to {high})."
+            f"(95 % {low} to {high}; p {fixed(one.p, 4)})."
         )
     return f"On {rows} {second} is {way} {first}, by {amount}: beyond chance."
 

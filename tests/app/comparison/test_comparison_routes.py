@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -139,6 +140,9 @@ def test_what_was_not_measured_says_so(two, html: dict) -> None:
     queued = filled.seeded.jobs["queued"]
     page = filled.client.get(f"/compare?jobs={jobs},{queued}", headers=html).text
     assert f"C ({queued}) cannot be compared by slice: its error on held-out rows was not" in page
+    quiet = re.findall(r'<td class="n">\s*<span class="quiet">not measured</span>', page)
+    assert len(quiet) >= 5 + 1 + 2 * 6  # its evaluation, its size, two errors of every layer
+    assert not re.search(r'<td class="n">\s*not measured', page)
 
 
 def test_rows_of_before_they_were_kept(two) -> None:

@@ -64,6 +64,7 @@ def test_slices_too_small_to_tell_are_counted() -> None:
     rows = rows_of(kl=[1.0] * 9, tokens=[10] * 9, domain=["law"] * 5 + ["code"] * 4)
     said = " ".join(sentences_of("A", "B", compare_rows(rows, rows)))
     assert "2 slices of fewer than 6 rows could not be told" in said
+    assert "; p 1.0000)." in said
 
 
 def test_equal_models_do_not_differ() -> None:
