@@ -22,6 +22,7 @@ from app.errors import CalibrantError, Conflict, PortInUse
 from app.jobs.moving import follow_data_dir
 from app.jobs.service import find_lost, is_any_held
 from app.liveness import die_with_parent
+from app.remote import SERVER_VARIABLE
 from app.settings import ROOT, Settings
 
 READY_SECONDS = 60.0
@@ -208,7 +209,9 @@ def environment(settings: Settings) -> dict[str, str]:
     for name, value in given.items():
         if isinstance(value, SecretStr):  # as text it is stars
             given[name] = value.get_secret_value()
-    return os.environ | {f"CALIBRANT_{name.upper()}": str(value) for name, value in given.items()}
+    # A child works here, whichever server the person's own commands ask.
+    around = {name: value for name, value in os.environ.items() if name != SERVER_VARIABLE}
+    return around | {f"CALIBRANT_{name.upper()}": str(value) for name, value in given.items()}
 
 
 def _wait_until_ready(running: Installation) -> None:

@@ -98,3 +98,11 @@ def test_who_is_told_has_an_address_of_the_web(address: str) -> None:
     with pytest.raises(ValidationError, match="takes a POST"):
         Settings(notify_url=SecretStr(address))
     assert Settings(notify_url=SecretStr("")).notify_url is None
+
+
+def test_a_child_process_works_here_whichever_server_is_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its ``sources fetch`` would be refused with a server named, and nobody would be told."""
+    monkeypatch.setenv("CALIBRANT_SERVER", "http://elsewhere:8000")
+    assert "CALIBRANT_SERVER" not in environment(Settings(data_dir=tmp_path))
