@@ -7,6 +7,7 @@ from collections.abc import Callable
 from playwright.sync_api import Page, expect
 
 from tests.browser.conftest import Site, web_process
+from tests.browser.test_live import HIDDEN
 
 TOKEN = "correct-horse"
 
@@ -72,3 +73,27 @@ def test_a_live_page_goes_on_after_a_login_in_another_tab(
             file.write("said after the login\n")
         expect(log).to_contain_text("said after the login")
         expect(note).to_be_hidden()
+
+
+def test_a_page_that_was_never_seen_keeps_what_it_has_when_the_login_ended(
+    new_page: Callable[..., Page], site: Site
+) -> None:
+    page = new_page(may_complain=True)
+    look = "isSeen = true; document.dispatchEvent(new Event('visibilitychange'))"
+    with web_process(site.settings.data_dir, CALIBRANT_TOKEN=TOKEN) as url:
+        log_in(page, url)
+        page.add_init_script(HIDDEN)
+        page.goto(f"{url}/jobs/{site.seeded.jobs['running']}")
+        page.wait_for_selector("html[data-htmx]")
+        page.wait_for_timeout(300)  # A stream is asked for as soon as htmx is there.
+        page.context.clear_cookies()
+        with page.expect_response("**/events") as answer:
+            page.evaluate(look)
+        assert answer.value.status == 401
+        expect(page.locator("[data-connection=login]")).to_be_visible()
+        expect(page.locator("#live")).to_contain_text("3 of 6 layers")
+        log_in(page.context.new_page(), url)
+        with page.expect_response("**/events") as answer:
+            page.evaluate(look)
+        assert answer.value.status == 200
+        expect(page.locator("[data-connection=login]")).to_be_hidden()
