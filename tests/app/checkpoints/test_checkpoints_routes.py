@@ -40,6 +40,21 @@ def test_the_page_has_files_verdict_and_commands(filled, html: dict, address: st
         assert word in page
 
 
+def test_what_verification_could_not_check_is_on_the_page(
+    client: TestClient, settings: Settings, html: dict
+) -> None:
+    checkpoint_id = seed(settings).jobs["succeeded"]
+    assert "Not checked." not in client.get(f"/checkpoints/{checkpoint_id}", headers=html).text
+    said = "Loading it: transformers cannot, because the experts get zero points."
+    with session_for(settings) as session:
+        checkpoint = get_checkpoint(session, checkpoint_id)
+        checkpoint.verification = {**checkpoint.verification, "unchecked": [said]}
+        session.add(checkpoint)
+        session.commit()
+    page = client.get(f"/checkpoints/{checkpoint_id}", headers=html).text
+    assert f"Not checked. {said}" in page
+
+
 def test_json_and_csv_agree(filled, address: str) -> None:
     view = filled.client.get(address).json()
     lines = filled.client.get(f"{address}?format=csv").text.splitlines()

@@ -71,7 +71,7 @@ def verify(
     unchecked = [] if check.manifest else [NO_MANIFEST]
     if reload and not problems:
         if reason := check.why_not_reloaded():
-            unchecked.append(f"transformers cannot load it, because {reason}.")
+            unchecked.append(f"Loading it: transformers cannot, because {reason}.")
         else:
             problems = list(_reload_problems(checkpoint, source))
     return Verification(
