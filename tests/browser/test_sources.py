@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
-from tests.browser.conftest import Site
+from app.database import migrate, session_for
+from app.liveness import started_at
+from app.settings import Settings
+from app.sources.catalogue import get_entry
+from app.sources.service import keep
+from tests.browser.conftest import Site, web_process
 
 ROWS = [{"prompt": f"Combien font {i} + {i} ?", "answer": f"{2 * i}"} for i in range(1, 13)]
 
@@ -99,3 +105,30 @@ def test_the_pages_are_accessible_and_fit_a_phone(page: Page, site: Site) -> Non
         found = Axe().run(page)
         assert found.violations_count == 0, found.generate_report()
         assert page.evaluate("document.documentElement.scrollWidth") <= 390, address
+
+
+def test_a_fetch_is_followed_after_the_server_was_away(
+    new_page: Callable[..., Page], tmp_path: Path
+) -> None:
+    page = new_page(may_complain=True)
+    settings = Settings(data_dir=tmp_path / "data", assets="local")
+    migrate(settings)
+
+    def read(rows: int) -> None:
+        with session_for(settings) as session:
+            record = keep(session, get_entry(session, "ultrachat-200k"))
+            pid = os.getpid()  # A process that is there for as long as the test.
+            record.fetch_pid, record.fetch_started = pid, started_at(pid)
+            record.fetch_read = rows
+            session.add(record)
+            session.commit()
+
+    read(10)
+    with web_process(settings.data_dir) as url:
+        page.goto(f"{url}/sources/ultrachat-200k")
+        expect(page.locator("#state")).to_contain_text("10 rows read")
+        page.wait_for_selector("html[data-htmx]")
+    page.wait_for_timeout(1500)  # It asks for the state every second, and nobody answers.
+    read(20)
+    with web_process(settings.data_dir, url.rpartition(":")[2]):
+        expect(page.locator("#state")).to_contain_text("20 rows read")
