@@ -209,6 +209,7 @@ def evaluate_step(run: Run) -> Figures:
         scratch=run.spec.directory,
     )
     rows = measure(original, quantized, run.held_out)
+    run.original = None  # what it holds of RAM and disk is not needed beside the checkpoint
     found = evaluation_of(rows, run.spec.seed)
     run.result.evaluation = found
     write_whole(run.spec.directory / files.EVALUATED_ROWS, rows.save)

@@ -24,9 +24,12 @@ from workers.engine.models.loading import linearize, load_model
 from workers.engine.models.meta_model import meta_model
 from workers.engine.plan.plan import plan_of
 from workers.engine.preflight import refusals, report
+from workers.engine.preflight.lengths import Lengths
 from workers.engine.preflight.refusals import refuse_too_large
 from workers.engine.preflight.report import preflight
-from workers.engine.preflight.resources import sizes_of, work_of
+from workers.engine.preflight.resources import ram_of, rows_on_accelerator, sizes_of
+from workers.engine.preflight.work import work_of
+from workers.engine.rows.batches import pack
 
 ALL = [*tiny_models.MOE, *tiny_models.DENSE, *tiny_models.FUSED]
 
@@ -177,18 +180,48 @@ def test_work_grows_with_what_is_searched(saved: Callable[[str], Path]) -> None:
 
     def macs(**changes: object) -> float:
         recipe = recipe_for(EXPERTS).model_copy(update=changes)
-        return work_of(model, plan_of(model, recipe), 10_000, 512).macs
+        return work_of(model, plan_of(model, recipe), Lengths.assumed(10_000, 512)).macs
 
     exact, routed = macs(), macs(statistics="routed")
     fast = macs(statistics="routed", search="fast")
     assert exact > routed > fast > macs(smooth=False)
     assert macs(grid=40) > exact
     recipe = recipe_for(EXPERTS)
-    twice = work_of(model, plan_of(model, recipe), 20_000, 512).macs
-    fixed = work_of(model, plan_of(model, recipe), 0, 512).macs
-    assert twice - fixed == pytest.approx(2 * (exact - fixed))
+    plan = plan_of(model, recipe)
+    once, twice, thrice = (
+        work_of(model, plan, Lengths.assumed(tokens, 512)).macs
+        for tokens in (50_000, 60_000, 70_000)
+    )
+    assert once > exact
+    assert thrice - twice == pytest.approx(twice - once)
+    assert twice > once
     four, two = (sizes_of(model, plan_of(model, recipe), n, 2) for n in (4, 2))
     assert (four.weights, four.packed) == (2 * two.weights, two.packed)
+
+
+def test_long_rows_are_counted_by_their_squares(saved: Callable[[str], Path]) -> None:
+    lengths = Lengths.of(pack(tiny_models.rows_of(700, 100, 200, 600, 300), 512))
+    assert lengths == Lengths(
+        tokens=1900, longest=700, pairs=700**2 + 300**2 + 600**2 + 300**2,
+        masks=700**2 + 300**2,
+    )  # fmt: skip
+    model, recipe = meta_model(saved("minimax_m2")), recipe_for(EXPERTS)
+    plan = plan_of(model, recipe)
+    sizes = sizes_of(model, plan, computed=4, stored=2)
+    short = Lengths.of(pack(tiny_models.rows_of(*[400] * 20), 512))
+    long = Lengths.of(pack(tiny_models.rows_of(8_000), 512))
+    assert short.tokens == long.tokens
+    heads, softmax = 4, 3 * 4 * (8_000**2 - 400**2)
+    masks = 4 * (8_000**2 - 400**2)
+    for on_cpu, more in ((True, heads * softmax + masks), (False, masks)):
+        found = ram_of(sizes, long, on_cpu) - ram_of(sizes, short, on_cpu)
+        assert found == pytest.approx(more, rel=0.1)
+    assert rows_on_accelerator(sizes, long) > rows_on_accelerator(sizes, short)
+    assert work_of(model, plan, long).macs > work_of(model, plan, short).macs
+    attention = plan_of(model, recipe_for(ATTENTION))
+    whole = work_of(model, attention, long).macs - work_of(model, attention, short).macs
+    part = work_of(model, plan, long).macs - work_of(model, plan, short).macs
+    assert whole > 2 * part  # the norm's grid runs attention at every point
 
 
 @pytest.mark.parametrize("slug", ["linears-w4a16-g128", "linears-w4a16-g128-asym"])

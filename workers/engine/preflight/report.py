@@ -38,6 +38,7 @@ from workers.engine.models.meta_model import meta_model
 from workers.engine.models.reloading import why_not_reloaded
 from workers.engine.plan.plan import Plan, plan_of
 from workers.engine.plan.targets import weight_args
+from workers.engine.preflight.lengths import Lengths
 from workers.engine.preflight.measurement import measure
 from workers.engine.preflight.refusals import refuse_too_large
 from workers.engine.preflight.resources import (
@@ -45,12 +46,14 @@ from workers.engine.preflight.resources import (
     disk_of,
     free_disk,
     ram_of,
+    rows_on_accelerator,
     sizes_in,
     stored_bytes,
     vram_of,
     weights_of,
-    work_of,
 )
+from workers.engine.preflight.work import work_of
+from workers.engine.rows.batches import pack
 from workers.engine.rows.calibration_rows import CalibrationRows, read_rows
 
 ASSUMED_TOKENS = 1_000_000
@@ -107,7 +110,12 @@ def preflight(
         place = place or Path.cwd()
         computed = compute_dtype(compute_device(), model.dtype)
         sizes = sizes_in(directory, model, plan, computed.itemsize, names)
-        _predict(document, model, plan, sizes, found, place)
+        lengths = (
+            Lengths.of(pack(calibration.rows, TOKENS_A_BATCH))
+            if calibration
+            else Lengths.assumed(tokens, TOKENS_A_BATCH)
+        )
+        _predict(document, model, plan, sizes, lengths, found, place)
         if has_names:
             with found.refusals():
                 refuse_too_large(directory, recipe, place, kept=0)
@@ -241,19 +249,21 @@ def _predict(
     model: PreTrainedModel,
     plan: Plan,
     sizes: Sizes,
+    rows: Lengths,
     found: _Findings,
     place: Path,
 ) -> None:
-    dtype, tokens = compute_dtype(compute_device(), model.dtype), document.tokens
-    document.ram_bytes = ram_of(sizes, tokens, TOKENS_A_BATCH)
+    device = compute_device()
+    dtype = compute_dtype(device, model.dtype)
+    document.ram_bytes = ram_of(sizes, rows, on_cpu=device.type == "cpu")
     document.vram_bytes, document.vram_layerwise_bytes = vram_of(
-        *weights_of(model, stored_bytes(model))
+        *weights_of(model, stored_bytes(model)), rows_on_accelerator(sizes, rows)
     )
     document.disk_bytes, document.checkpoint_bytes = disk_of(sizes), sizes.checkpoint
-    work = work_of(model, plan, tokens, TOKENS_A_BATCH)
+    work = work_of(model, plan, rows)
     name, group = next(iter(plan.modules.items()))
-    rows, columns = model.get_parameter(f"{name}.weight").shape
-    speed = measure(rows, columns, group, dtype)
+    height, columns = model.get_parameter(f"{name}.weight").shape
+    speed = measure(height, columns, group, dtype)
     document.seconds = work.macs / speed.macs + work.rounded / speed.rounded
     document.macs, document.macs_per_second = work.macs, speed.macs
     document.free_disk_bytes = free_disk(place)

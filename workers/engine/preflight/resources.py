@@ -1,18 +1,4 @@
-"""What a quantize job will need: memory, disk and time, from shapes alone.
-
-Time is counted in multiply-accumulates of matrix products and in weights rounded by the search,
-each divided by a speed measured on the machine (``workers.engine.preflight.measurement``). The
-counts are those of ``workers.engine.awq.modifier``: with E experts of which a token takes k, each
-of P weights, gate and up being U of them, an expert's inner width m, and g grid points, a token
-costs in one layer
-
-- k · P for the coverage and for the calibration pass, and E · P (every token through every
-  expert) or k · P to carry it on;
-- n · (U + m²) for the experts' statistics, n being E or k;
-- s · (g + 1) · k · P for the norm's grid, s being the share of tokens it is tried on;
-
-and as much again as the layer's other weights take in each of these passes.
-"""
+"""What a quantize job will need: memory and disk, from shapes alone."""
 
 from __future__ import annotations
 
@@ -22,134 +8,55 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import nn
 from transformers import PreTrainedModel
 
 from app.recipes.packed_size import packed_bytes
-from workers.engine.awq.modifier import FAST_SHARE
 from workers.engine.device import room
 from workers.engine.formats.fp8_blocks import scale_name
 from workers.engine.formats.safetensors_files import Shards
-from workers.engine.models.architecture import MoeLayer, layer_index, moe_layers
+from workers.engine.models.architecture import layer_index, moe_layers
 from workers.engine.models.checkpoint_names import CheckpointNames
-from workers.engine.plan.mappings import TreeMapping
-from workers.engine.plan.plan import Plan, carries_every_token, grid_points
+from workers.engine.passes.evaluation import LOGITS_A_CHUNK
+from workers.engine.passes.observation import IN_MEMORY_BYTES
+from workers.engine.plan.plan import Plan
+from workers.engine.preflight.lengths import HELD_OUT_TOKENS, Lengths
+from workers.engine.rows.batches import vocabulary_of
 
 SCRATCH_BYTES = 64 << 20
-LIBRARIES_BYTES = 700 << 20
-ACCELERATOR_BYTES = 2 << 30
-MASK_ELEMENT_BYTES = 4
-HELD_OUT_TOKENS = 45_000
-
-
-@dataclass(frozen=True)
-class Work:
-    """``macs`` multiply-accumulates, ``rounded`` weights rounded by grid searches."""
-
-    macs: float
-    rounded: float
+LIBRARIES_BYTES = 500 << 20
+ACCELERATOR_BYTES = 4 << 30
+# Eager attention's scores: as multiplied, with the mask added, and as a softmax.
+SCORES_HELD = 3
+# A chunk's logits: as multiplied in parts and joined, their logarithms of both models, and the
+# terms of the sum.
+LOGITS_HELD = 6
+FLOAT32_BYTES = 4
 
 
 @dataclass(frozen=True)
 class Sizes:
     """Bytes: of the weights in the dtype they are computed in, of the largest decoder layer, of
-    the packed weights, of the whole checkpoint, and of one token's hidden state."""
+    the packed weights, of the whole checkpoint; of one token's hidden state, router logits and
+    logits; of one pair of tokens in an attention mask and in all heads' scores.
+    ``tries_attention`` says that a norm's grid runs attention."""
 
     weights: int
     largest_layer: int
     packed: int
     checkpoint: int
     hidden_state: int
+    router_logits: int
+    logits: int
+    mask: int
+    scores: int
+    tries_attention: bool
 
 
-@dataclass(frozen=True)
-class _Matrix:
-    """A weight of two dimensions, and the share of tokens that run through it."""
-
-    module: str
-    weights: int
-    share: float
-
-
-class Matrices:
-    """Every matrix of a linearized model that a token may run through."""
-
-    def __init__(self, model: PreTrainedModel) -> None:
-        self.mixtures = {layer.index: layer for layer in moe_layers(model)}
-        self._all = [
-            _Matrix(name, weight.numel(), self._share_of(name))
-            for name, module in model.named_modules()
-            if (weight := module._parameters.get("weight")) is not None
-            and weight.ndim == 2
-            and not isinstance(module, nn.Embedding)
-        ]
-
-    @property
-    def layers(self) -> set[int]:
-        """The decoder layers there are."""
-        return {index for each in self._all if (index := layer_index(each.module)) is not None}
-
-    def a_token(self, under: str = "", every_expert: bool = False) -> float:
-        """The weights a token runs through, in the whole model or under one module."""
-        return sum(
-            each.weights * (1 if every_expert else each.share)
-            for each in self._all
-            if each.module.startswith(under)
-        )
-
-    def mixture_of(self, module: str) -> MoeLayer | None:
-        """The mixture whose expert a module is part of."""
-        mixture = self.mixtures.get(-1 if (index := layer_index(module)) is None else index)
-        if mixture is None or not module.startswith(f"{mixture.experts_name}."):
-            return None
-        return mixture
-
-    def _share_of(self, module: str) -> float:
-        mixture = self.mixture_of(module)
-        return mixture.top_k / mixture.experts if mixture else 1.0
-
-
-def work_of(model: PreTrainedModel, plan: Plan, tokens: int, tokens_a_batch: int) -> Work:
-    """The work of a whole job: coverage, quantization and evaluation."""
-    matrices = Matrices(model)
-    active = matrices.a_token()
-    carried = matrices.a_token(every_expert=carries_every_token(plan.recipe))
-    attention = len(matrices.layers) * _attention(model, tokens_a_batch)
-    macs = tokens * (2 * active + carried + 3 * attention)
-    macs += 2 * HELD_OUT_TOKENS * (active + attention)
-    points = grid_points(plan.recipe)
-    rounded = 0.0
-    for mapping in plan.mappings:
-        macs += tokens * _search(model, mapping, matrices, plan, points)
-        balance = (n for n in mapping.balance if n in plan.modules)
-        rounded += points * sum(model.get_parameter(f"{name}.weight").numel() for name in balance)
-    return Work(macs, rounded)
-
-
-def _attention(model: PreTrainedModel, tokens_a_batch: int) -> int:
-    """Multiply-accumulates a token of one layer's attention besides its projections: eager
-    attention holds every token of a batch against every other."""
+def heads_of(model: PreTrainedModel) -> tuple[int, int]:
+    """How many heads a layer's attention has, and their width."""
     config = model.config.get_text_config()
     heads = int(config.num_attention_heads)
-    width = getattr(config, "head_dim", None) or int(config.hidden_size) // heads
-    return 2 * tokens_a_batch * heads * int(width)
-
-
-def _search(
-    model: PreTrainedModel, mapping: TreeMapping, matrices: Matrices, plan: Plan, points: int
-) -> float:
-    """Multiply-accumulates a token that one mapping's search takes."""
-    if mapping.balance == (mapping.parent,):
-        weight = model.get_parameter(f"{mapping.parent}.weight")
-        gram = weight.shape[1] ** 2
-        mixture = matrices.mixture_of(mapping.parent)
-        if mixture is None:
-            return float(gram)
-        share = 1.0 if plan.recipe.statistics == "all" else mixture.top_k / mixture.experts
-        # Gate and up have together twice the weights of down.
-        return share * (2 * weight.numel() + gram)
-    tried = FAST_SHARE if plan.recipe.search == "fast" else 1.0
-    return tried * (points + 1) * matrices.a_token(under=f"{mapping.parent}.")
+    return heads, int(getattr(config, "head_dim", None) or int(config.hidden_size) // heads)
 
 
 def _tensors(model: PreTrainedModel) -> Iterator[tuple[str, torch.Tensor]]:
@@ -195,12 +102,18 @@ def sizes_of(
     weights, largest_layer = weights_of(model, computed)
     if untouched is None:
         untouched = (weights // computed - replaced) * stored
+    config = model.config.get_text_config()
     return Sizes(
         weights=weights,
         largest_layer=largest_layer,
         packed=packed,
         checkpoint=untouched + packed,
-        hidden_state=int(model.config.get_text_config().hidden_size) * computed,
+        hidden_state=int(config.hidden_size) * computed,
+        router_logits=sum(layer.experts for layer in moe_layers(model)) * FLOAT32_BYTES,
+        logits=vocabulary_of(model) * FLOAT32_BYTES,
+        mask=computed,
+        scores=heads_of(model)[0] * FLOAT32_BYTES,
+        tries_attention=any(not mapping.token_wise for mapping in plan.mappings),
     )
 
 
@@ -222,22 +135,50 @@ def stored_bytes(model: PreTrainedModel) -> int:
     return int(model.dtype.itemsize)
 
 
-def ram_of(sizes: Sizes, tokens: int, tokens_a_batch: int) -> int:
-    """The RAM of a job in bytes, whether or not an accelerator computes it.
+def ram_of(sizes: Sizes, rows: Lengths, on_cpu: bool) -> int:
+    """The RAM of a job in bytes, ``on_cpu`` where no accelerator computes it.
 
-    For every token the layer's input, its block's input and its block's output are kept, and a
-    row of its batch's attention mask; of weights the model, and its largest layer twice more while
-    the grid is searched on a CPU.
+    The whole time: the model's weights, the libraries, and what is read and written. While it is
+    quantized, for every token the layer's input, its block's input and its block's output; the
+    attention masks; of the held-out rows, whose tokens are assumed, the original's last hidden
+    states and its routers' logits up to a quarter of a gigabyte, more going to a file; and on a CPU
+    the largest layer twice more for the grid, or eager attention's scores of the longest batch.
+    While it is evaluated instead, the hidden states and router logits of both models, and logits of
+    a few hundred positions. Pages of files that are mapped are not counted: they are given back.
     """
-    kept = tokens * (3 * sizes.hidden_state + MASK_ELEMENT_BYTES * tokens_a_batch)
-    return sizes.weights + 2 * sizes.largest_layer + SCRATCH_BYTES + kept + LIBRARIES_BYTES
+    always = sizes.weights + LIBRARIES_BYTES + SCRATCH_BYTES
+    routing = rows.held_out * sizes.router_logits
+    observed = rows.held_out * sizes.hidden_state + (0 if routing > IN_MEMORY_BYTES else routing)
+    quantizing = 3 * rows.tokens * sizes.hidden_state + rows.masks * sizes.mask + observed
+    evaluating = 2 * observed
+    if on_cpu:
+        quantizing += _one_or_both(sizes, 2 * sizes.largest_layer, _scores(sizes, rows))
+        evaluating += LOGITS_HELD * LOGITS_A_CHUNK * sizes.logits
+    return always + max(quantizing, evaluating)
 
 
-def vram_of(weights: int, largest_layer: int) -> tuple[int, int]:
+def rows_on_accelerator(sizes: Sizes, rows: Lengths) -> int:
+    """What the rows take of an accelerator's memory, in bytes: what a block is given or gives of
+    every token while its layer is searched, or eager attention's scores of the longest batch."""
+    return _one_or_both(sizes, rows.tokens * sizes.hidden_state, _scores(sizes, rows))
+
+
+def _scores(sizes: Sizes, rows: Lengths) -> int:
+    return SCORES_HELD * sizes.scores * rows.longest**2
+
+
+def _one_or_both(sizes: Sizes, searching: int, attending: int) -> int:
+    """What is held of the two: a search holds its part until the next layer's attention runs, or
+    runs attention itself."""
+    return searching + attending if sizes.tries_attention else max(searching, attending)
+
+
+def vram_of(weights: int, largest_layer: int, rows: int = 0) -> tuple[int, int]:
     """The memory of an accelerator that holds the whole model, and of one that is given a layer
     at a time, in bytes: besides the weights the largest layer twice more while the grid is
-    searched, and room for Gram matrices, a batch and its logits."""
-    searching = 2 * largest_layer + ACCELERATOR_BYTES
+    searched, what the ``rows`` take (:func:`rows_on_accelerator`), and room for Gram matrices, the
+    output head, and a batch with its logits."""
+    searching = 2 * largest_layer + rows + ACCELERATOR_BYTES
     return weights + searching, largest_layer + searching
 
 
@@ -253,8 +194,10 @@ def resting_device(
 
 
 def disk_of(sizes: Sizes) -> int:
-    """The checkpoint and, until it is whole, the finished layers it is made from, in bytes."""
-    return sizes.checkpoint + sizes.packed
+    """The disk of a job in bytes: the finished layers, and then the checkpoint that is made from
+    them; before it the router logits of both models, float16, where they are too many for RAM."""
+    routing = HELD_OUT_TOKENS * sizes.router_logits
+    return sizes.packed + max(sizes.checkpoint, routing if routing > IN_MEMORY_BYTES else 0)
 
 
 def free_disk(place: Path) -> int:
