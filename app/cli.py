@@ -5,6 +5,7 @@ Exit codes: 0 success, 2 refused input with a sentence, 1 anything else.
 
 from __future__ import annotations
 
+import atexit
 import io
 import logging
 import os
@@ -188,6 +189,9 @@ def add_worker_commands() -> None:
         app.registered_commands += commands.registered_commands
 
 
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
 class _Stopped(BaseException):
     """A signal that ends the program, once what is under way is tidied up."""
 
@@ -196,9 +200,16 @@ def _stop(number: int, _frame: FrameType | None) -> None:
     raise _Stopped(number)
 
 
+def _end_by(signals: list[int]) -> None:
+    for number in signals:
+        os.kill(os.getpid(), number)
+
+
 def main() -> None:
     """Run the command that is asked for. A signal ends the program as that signal would: a shell's
     loop over several models then ends too, and says 130 for Ctrl-C."""
+    ended_by: list[int] = []
+    atexit.register(_end_by, ended_by)  # the first registered is the last that is run
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
     for stream in (sys.stdout, sys.stderr):
         # Whatever the locale: JSON and YAML are UTF-8, and half a surrogate has JSON's own escape.
@@ -207,7 +218,7 @@ def main() -> None:
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     add_worker_commands()
     # Set here and not left to Python: a shell starts background jobs with SIGINT ignored.
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in SIGNALS:
         signal.signal(number, _stop)
     try:
         app()
@@ -225,9 +236,10 @@ def main() -> None:
         sys.exit(known.exit_code)
     except _Stopped as stopped:
         (number,) = stopped.args
-        signal.signal(number, signal.SIG_DFL)
-        os.kill(os.getpid(), number)
-        sys.exit(128 + number)  # the first process of a container cannot be killed by its own
+        for each in SIGNALS:  # a second one ends it at once
+            signal.signal(each, signal.SIG_DFL)
+        ended_by.append(number)
+        sys.exit(128 + number)  # the first process of a container cannot be ended by its own
 
 
 def _setting_refused(error: ValidationError) -> Refused:
