@@ -22,6 +22,7 @@ from workers.engine.models.loading import (
     load_tokenizer,
     refuse_unusable_source,
 )
+from workers.engine.passes.forward import hidden_states
 from workers.engine.run import load_for_computing
 
 
@@ -198,3 +199,14 @@ def test_factors_of_fp8_blocks_that_are_not_numbers_are_named(copy: Path) -> Non
     save_file(tensors, copy / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(ModelRefused, match=rf"^{re.escape(name)} of .* not finite"):
         load_for_computing(copy)
+
+
+@pytest.mark.parametrize("width", [34, 36])
+def test_experts_of_any_width_run(tmp_path: Path, width: int) -> None:
+    config = tiny_models.minimax_m2(intermediate_size=width)
+    directory = tiny_models.save(tiny_models.tiny_model(config), tmp_path)
+    model = load_model(directory)
+    ids = torch.arange(40)[None]
+    with torch.no_grad():
+        fused = hidden_states(model, ids, ids)
+        torch.testing.assert_close(hidden_states(linearize(model), ids, ids), fused)

@@ -44,6 +44,8 @@ from workers.engine.rows.calibration_rows import ModelLimits
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "tiktoken.model")
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 NO_POSITION_LIMIT = 1 << 30
+GROUPED_ROW_BYTES = 16
+EXPERTS_DIMENSIONS = 3
 
 
 def read_config(directory: Path) -> dict[str, Any]:
@@ -124,7 +126,22 @@ def load_model(
         # What such a source keeps in half precision, its routers say, is loaded in that.
         nn.Module.to(model, dtype)
     nn.Module.to(model, device).train(False)
+    _refrain_from_grouped_products(model)
     return model
+
+
+def _refrain_from_grouped_products(model: PreTrainedModel) -> None:
+    """Let transformers run experts one after the other where a row of theirs is no multiple of 16
+    bytes: torch's grouped product refuses those."""
+    rows = [
+        size * parameter.element_size()
+        for _, experts in get_non_linearized_moes(model)
+        for parameter in experts.parameters(recurse=False)
+        if parameter.ndim == EXPERTS_DIMENSIONS
+        for size in parameter.shape[1:]
+    ]
+    if any(row % GROUPED_ROW_BYTES for row in rows):
+        model.set_experts_implementation("eager")
 
 
 @torch.no_grad()
