@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import Glm4vMoeConfig
 
 from app.errors import DiskFull, ModelRefused, OutOfMemory
 from app.recipes.schema import ATTENTION, EXPERTS, LINEARS, PRESETS, Group, Recipe
@@ -261,3 +262,11 @@ def test_a_configuration_that_no_model_can_be_built_from_is_refused(tmp_path: Pa
     (tmp_path / "config.json").write_text(json.dumps(config), encoding="utf-8")
     with pytest.raises(ModelRefused, match=r"cannot be built: .*num_local_experts"):
         meta_model(tmp_path)
+
+
+def test_a_model_that_is_not_of_text_alone_is_refused(tmp_path: Path) -> None:
+    Glm4vMoeConfig().save_pretrained(tmp_path)
+    with pytest.raises(
+        ModelRefused, match="of the kind glm4v_moe, of which transformers builds no"
+    ):
+        preflight(tmp_path, recipe_for(EXPERTS))

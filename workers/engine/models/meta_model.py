@@ -27,9 +27,16 @@ def _meta_model(directory: Path, _: str) -> PreTrainedModel:
         config = AutoConfig.from_pretrained(
             directory, local_files_only=True, trust_remote_code=False
         )
+        if type(config) not in AutoModelForCausalLM._model_mapping:
+            raise ModelRefused(
+                f"The model at {directory} is of the kind {config.model_type}, of which "
+                "transformers builds no causal language model: one of text alone is needed."
+            )
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
             return linearize(model)
+    except ModelRefused:
+        raise
     except Exception as error:  # a configuration may say anything to the model's own code
         first_line = (str(error).strip() or repr(error)).splitlines()[0]
         raise ModelRefused(f"The model at {directory} cannot be built: {first_line}") from error
