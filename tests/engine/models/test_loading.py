@@ -5,16 +5,20 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import weakref
 from pathlib import Path
 
 import pytest
 import torch
+from llmcompressor.modeling.moe.linearize import get_non_linearized_moes
 from safetensors.torch import load_file, save_file
+from transformers import PreTrainedModel
 
 from app.errors import ModelRefused
 from tests.engine import tiny_models
 from workers.engine.formats.fp8_blocks import Fp8Blocks
 from workers.engine.formats.safetensors_files import INDEX, Shards
+from workers.engine.models import loading
 from workers.engine.models.loading import (
     limits_of,
     linearize,
@@ -210,3 +214,19 @@ def test_experts_of_any_width_run(tmp_path: Path, width: int) -> None:
     with torch.no_grad():
         fused = hidden_states(model, ids, ids)
         torch.testing.assert_close(hidden_states(linearize(model), ids, ids), fused)
+
+
+def test_experts_are_in_memory_twice_for_one_layer_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny_models.tiny_model(tiny_models.mixtral())
+    fused = [weakref.ref(module) for _, module in get_non_linearized_moes(model)]
+    alive: list[int] = []
+    one = loading._linearize_one
+
+    def watched(whole: PreTrainedModel, name: str) -> None:
+        alive.append(sum(each() is not None for each in fused))
+        one(whole, name)
+
+    monkeypatch.setattr(loading, "_linearize_one", watched)
+    linearize(model)
+    assert alive == [2, 1]
+    assert all(each() is None for each in fused)

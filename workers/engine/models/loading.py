@@ -6,6 +6,7 @@ models; loading plainly and calling ``linearize_moe`` afterwards does not.
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ import torch
 from compressed_tensors.offload import OffloadCache
 from compressed_tensors.utils import patch_attr
 from llmcompressor.modeling.moe import linear_experts
-from llmcompressor.modeling.moe.linearize import get_non_linearized_moes, linearize_moe
+from llmcompressor.modeling.moe.linear_experts import LinearExperts2D
+from llmcompressor.modeling.moe.linearize import get_non_linearized_moes
 from safetensors import SafetensorError
 from torch import nn
 from transformers import (
@@ -229,24 +231,32 @@ def limits_of(model: PreTrainedModel) -> ModelLimits:
 
 
 def linearize(model: PreTrainedModel) -> PreTrainedModel:
-    """Replace every fused experts module by one Linear a projection and expert, in place.
+    """Replace every fused experts module by one Linear a projection and expert, in place, a layer
+    at a time.
 
-    llmcompressor wraps each new Linear in an offload cache, even of a model that is not offloaded;
-    that slows every forward and cannot be done on the meta device, so here only modules whose
-    origin was offloaded are wrapped.
+    llmcompressor's ``linearize_moe`` keeps all fused modules until it is done, so that a model's
+    experts are in memory twice; and it wraps each new Linear in an offload cache, even of a model
+    that is not offloaded. That slows every forward and cannot be done on the meta device, so here
+    only modules whose origin was offloaded are wrapped.
     """
-    settings = {name: _settings(module) for name, module in get_non_linearized_moes(model)}
-    if any(isinstance(module._parameters, OffloadCache) for module in model.modules()):
-        linearize_moe(model)
-    else:
-        in_place = patch_attr(linear_experts, "offload_module", _leave_in_place)
-        with torch.device(model.device), in_place:
-            linearize_moe(model)
-    for name, values in settings.items():
-        experts = model.get_submodule(name)
-        for key in values.keys() - vars(experts).keys():
-            setattr(experts, key, values[key])
+    offloaded = any(isinstance(module._parameters, OffloadCache) for module in model.modules())
+    with contextlib.ExitStack() as stack:
+        if not offloaded:
+            stack.enter_context(torch.device(model.device))
+            stack.enter_context(patch_attr(linear_experts, "offload_module", _leave_in_place))
+        for name in [name for name, _ in get_non_linearized_moes(model)]:
+            _linearize_one(model, name)
     return model
+
+
+def _linearize_one(model: PreTrainedModel, name: str) -> None:
+    fused: Any = model.get_submodule(name)
+    kind = LinearExperts2D.get_linear_experts_cls(type(fused))
+    experts = kind.from_experts_module(fused, getattr(fused, "config", model.config))
+    for key, value in _settings(fused).items():
+        if key not in vars(experts):
+            setattr(experts, key, value)
+    model.set_submodule(name, experts)
 
 
 def _settings(experts: nn.Module) -> dict[str, float]:
