@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import os
 from dataclasses import dataclass
@@ -9,6 +10,9 @@ from dataclasses import dataclass
 import psutil
 import torch
 
+from workers.engine.cgroups import memory_limit
+
+LIBC = ctypes.CDLL(None)
 HALVES = (torch.float16, torch.bfloat16)
 
 
@@ -21,8 +25,10 @@ class Room:
 
 
 def room() -> Room:
-    """The memory of this machine, whatever is in use of it now."""
+    """The memory of this machine, or of the container this process is in, whatever is in use of it
+    now."""
     ram = int(psutil.virtual_memory().total)
+    ram = min(ram, memory_limit() or ram)
     if not torch.accelerator.is_available():
         return Room(ram, None)
     return Room(ram, int(torch.accelerator.get_memory_info()[1]))
@@ -42,8 +48,11 @@ def compute_dtype(device: torch.device, stored: torch.dtype) -> torch.dtype:
 
 def release_memory() -> None:
     """Free what nothing refers to any more, on the accelerator too. A traced model is part of
-    reference cycles, so letting go of it is not enough."""
+    reference cycles, so letting go of it is not enough; nor is freeing it, of which the C library
+    keeps what lies between what is still in use (malloc_trim(3))."""
     gc.collect()
+    if hasattr(LIBC, "malloc_trim"):
+        LIBC.malloc_trim(0)
     if torch.accelerator.is_available():
         torch.accelerator.empty_cache()
 

@@ -26,6 +26,7 @@ from llmcompressor.utils.dev import get_main_device
 from llmcompressor.utils.helpers import calibration_forward_context
 from llmcompressor.utils.pytorch.module import infer_sequential_targets
 from torch import nn
+from torch.fx import _symbolic_trace as fx_trace
 from transformers import PreTrainedConfig
 
 from workers.engine.passes.activations import Activations
@@ -109,13 +110,28 @@ def tracing_keeps_config() -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def tracing_keeps_no_model() -> Iterator[None]:
+    """Let a traced model be freed once nothing else refers to it.
+
+    llmcompressor compiles the code of a traced module in a namespace of its own, the module in it;
+    and torch.fx keeps every namespace in which it wrapped a function, for the process's life.
+    """
+    before = fx_trace._wrapped_fns_to_patch.copy()
+    try:
+        yield
+    finally:
+        fx_trace._wrapped_fns_to_patch.clear()
+        fx_trace._wrapped_fns_to_patch.update(before)
+
+
+@contextlib.contextmanager
 def cut(
     model: Any, dataloader: Any, arguments: DatasetArguments | None = None
 ) -> Iterator[list[Stretch]]:
     """The model's subgraphs, with the inputs of all batches at the first; the last one runs what
     comes after the decoder layers."""
     arguments = arguments or DatasetArguments()
-    with tracing_keeps_config():
+    with tracing_keeps_config(), tracing_keeps_no_model():
         subgraphs = trace_subgraphs(
             model,
             next(iter(dataloader)),

@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, cast
 
+from llmcompressor.core import reset_session
 from llmcompressor.entrypoints.oneshot import oneshot
 from llmcompressor.modifiers.quantization import QuantizationModifier
 from torch import nn
@@ -18,7 +19,7 @@ from workers.engine.awq.experts_forward import ExpertsRuns
 from workers.engine.awq.modifier import TreeAWQModifier
 from workers.engine.awq.reference import stock_modifier
 from workers.engine.awq.smoothing import ScaleLog
-from workers.engine.passes.subgraphs import tracing_keeps_config
+from workers.engine.passes.subgraphs import tracing_keeps_config, tracing_keeps_no_model
 from workers.engine.plan.plan import Plan, grid_points
 from workers.engine.plan.targets import scheme_of
 from workers.engine.rows.batches import PackedBatch, loader_of
@@ -76,16 +77,20 @@ def run_oneshot(
     all_experts: bool = False,
     pipeline: str = "sequential",
 ) -> None:
-    """Run modifiers over the batches in one of llmcompressor's pipelines."""
-    with _config_of_what_is_in_memory(model), tracing_keeps_config():
-        oneshot(
-            model=model,
-            processor=cast(Any, tokenizer),
-            recipe=modifiers,
-            dataset=loader_of(batches),
-            pipeline=pipeline,
-            moe_calibrate_all_experts=all_experts,
-        )
+    """Run modifiers over the batches in one of llmcompressor's pipelines. Its session, which would
+    hold the model for the process's life, is ended."""
+    with _config_of_what_is_in_memory(model), tracing_keeps_config(), tracing_keeps_no_model():
+        try:
+            oneshot(
+                model=model,
+                processor=cast(Any, tokenizer),
+                recipe=modifiers,
+                dataset=loader_of(batches),
+                pipeline=pipeline,
+                moe_calibrate_all_experts=all_experts,
+            )
+        finally:
+            reset_session()  # type: ignore[no-untyped-call]
 
 
 @contextlib.contextmanager
