@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import weakref
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from transformers import PreTrainedModel
 
 from app.calibration.spec import SetSpec
 from app.coverage.profile import Profile
-from app.errors import CalibrantError, CompositionRefused, RecipeRefused
+from app.errors import CalibrantError, CompositionRefused, ModelRefused, RecipeRefused
 from app.jobs.events import Notice, Progress, StepFinished, StepStarted, parse
 from app.jobs.preflight import Preflight
 from app.jobs.spec import Evaluation, JobResult, JobSpec, ModuleReport, Verification
@@ -18,8 +22,12 @@ from app.recipes.schema import ATTENTION, PRESETS, Group, Recipe
 from app.settings import ROOT
 from app.sources.entry import FolderOrigin, SourceEntry
 from tests.engine.conftest import Job, run_job
-from tests.engine.tiny_models import DENSE, save, tiny_model
+from tests.engine.tiny_models import DENSE, FUSED, save, tiny_model
+from workers.engine import run as run_module
+from workers.engine import steps
 from workers.engine.main_job import run
+from workers.engine.models.resting import load_resting, rests_on_disk
+from workers.engine.preflight.resources import LIBRARIES_BYTES
 
 
 def spec_for(directory: Path, model: Path, rows: Path, **changes: object) -> JobSpec:
@@ -184,3 +192,60 @@ def test_a_job_tells_which_source_it_fetches(tmp_path: Path) -> None:
         ("sources", 0, 1, "texts", 3),
     ]
     assert {one.unit for one in far[2:]} == {"rows"}
+
+
+def test_a_model_larger_than_memory_gives_the_same_checkpoint(
+    job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory = SimpleNamespace(total=LIBRARIES_BYTES)  # of a machine that holds no weight beside them
+    monkeypatch.setattr("workers.engine.device.psutil.virtual_memory", lambda: memory)
+    changes = {"directory": tmp_path / "job", "checkpoint": None}
+    spec = job.spec.model_copy(update=changes)
+    rested: list[bool] = []
+
+    def load(*given: Any) -> PreTrainedModel:
+        model = load_resting(*given)
+        rested.append(rests_on_disk(model))
+        return model
+
+    monkeypatch.setattr("workers.engine.run.load_resting", load)
+    again = run_job(spec)
+    assert rested == [True]
+    assert again.result.files == job.result.files
+    assert again.result.evaluation is not None
+    assert job.result.evaluation is not None
+    kl = job.result.evaluation.kl_mean
+    assert again.result.evaluation.kl_mean == pytest.approx(kl, rel=1e-3)
+    assert not list(spec.directory.glob(".weights-*"))
+
+
+def test_experts_that_cannot_rest_on_disk_are_refused_first(
+    tmp_path: Path, rows_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = save(tiny_model(FUSED["granite_moe"]()), tmp_path / "model")
+    memory = SimpleNamespace(total=LIBRARIES_BYTES)
+    monkeypatch.setattr("workers.engine.device.psutil.virtual_memory", lambda: memory)
+    recipe = Recipe(name="a", groups=(Group(name="a", targets=(ATTENTION,), bits=8),))
+    with pytest.raises(ModelRefused, match="has no tensor of its own"):
+        run_job(spec_for(tmp_path, source, rows_file, recipe=recipe))
+
+
+def test_the_model_is_let_go_before_the_checkpoint_is_verified(
+    job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded: list[weakref.ref[PreTrainedModel]] = []
+    load, verify, alive = run_module.load_for_computing, steps.verify, []
+
+    def watched(*given: Any) -> PreTrainedModel:
+        model = load(*given)
+        loaded.append(weakref.ref(model))
+        return model
+
+    def verified(*given: Any) -> Verification:
+        alive.extend(each() is not None for each in loaded)
+        return verify(*given)
+
+    monkeypatch.setattr(run_module, "load_for_computing", watched)
+    monkeypatch.setattr(steps, "verify", verified)
+    run_job(job.spec.model_copy(update={"directory": tmp_path / "job", "checkpoint": None}))
+    assert alive == [False]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -17,8 +18,9 @@ from app.sources.pinning import Fetching, TellFetching
 from workers.engine.device import compute_device, compute_dtype
 from workers.engine.models.loading import load_model, refuse_not_finite
 from workers.engine.models.meta_model import meta_model
+from workers.engine.models.resting import load_resting
 from workers.engine.passes.observation import Observed
-from workers.engine.preflight.resources import resting_device
+from workers.engine.preflight.resources import must_rest_on_disk, resting_device, weights_of
 from workers.engine.quantization.quantize import Quantized
 from workers.engine.rows.calibration_rows import CalibrationRows
 
@@ -67,17 +69,21 @@ class Run:
     def loaded_model(self) -> PreTrainedModel:
         """The source model on the compute device; loaded once."""
         if self.model is None:
-            self.model = load_for_computing(self.spec.model)
+            self.model = load_for_computing(self.spec.model, self.spec.directory)
         return self.model
 
 
-def load_for_computing(directory: Path) -> PreTrainedModel:
+def load_for_computing(directory: Path, scratch: Path | None = None) -> PreTrainedModel:
     """The source model in the dtype scales are searched in, on the compute device, or in RAM where
-    an accelerator is too small to hold it (``workers.engine.passes.forward``)."""
+    an accelerator is too small to hold it, or in a file in ``scratch`` (default: where temporary
+    files go), and then linearized, where RAM is too small (``workers.engine.passes.forward``)."""
     shapes = meta_model(directory)
     device = compute_device()
     dtype = compute_dtype(device, shapes.dtype)
-    model = load_model(directory, dtype, resting_device(shapes, dtype, device))
+    if must_rest_on_disk(*weights_of(shapes, dtype.itemsize)):
+        model = load_resting(directory, dtype, scratch or Path(tempfile.gettempdir()))
+    else:
+        model = load_model(directory, dtype, resting_device(shapes, dtype, device))
     refuse_not_finite(model, directory)
     return model
 

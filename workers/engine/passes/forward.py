@@ -1,8 +1,9 @@
 """Forward passes of a whole model over many batches, where its weights are or layer by layer.
 
 A model whose weights rest where they are computed with runs batch by batch. One that rests in RAM
-beside an accelerator too small for it runs layer by layer: every decoder layer is brought over
-once and all batches go through it, so its weights cross the bus once a pass, not once a batch.
+beside an accelerator too small for it, or on disk, runs layer by layer: every decoder layer is
+brought over once and all batches go through it, so its weights are moved once a pass, not once a
+batch.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import torch
 from transformers import PreTrainedModel
 
 from workers.engine.device import compute_device
+from workers.engine.models.resting import rests_on_disk
 from workers.engine.passes.subgraphs import Stretch, brought_over, cut
 from workers.engine.rows.batches import PackedBatch, loader_of, pack, vocabulary_of
 from workers.engine.rows.calibration_rows import CalibrationRow
@@ -49,7 +51,7 @@ def last_hidden(
     ``before`` is called with a batch before anything of it runs, so that hooks know whose tokens
     they see: once a batch, or once a batch and layer.
     """
-    if model.device.type == compute_device().type:
+    if model.device.type == compute_device().type and not rests_on_disk(model):
         yield from _batch_by_batch(model, batches, before, progress)
     else:
         yield from layer_by_layer(model, batches, before, progress)

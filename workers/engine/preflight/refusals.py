@@ -14,8 +14,15 @@ from workers.engine.models.checkpoint_names import checkpoint_names
 from workers.engine.models.completeness import refuse_incomplete
 from workers.engine.models.loading import load_tokenizer, refuse_unusable_source
 from workers.engine.models.meta_model import meta_model
+from workers.engine.models.resting import refuse_not_one_by_one
 from workers.engine.plan.plan import plan_of
-from workers.engine.preflight.resources import disk_of, free_disk, sizes_in, vram_of
+from workers.engine.preflight.resources import (
+    disk_of,
+    free_disk,
+    must_rest_on_disk,
+    sizes_in,
+    vram_of,
+)
 
 
 def refuse_unfit(directory: Path, recipe: Recipe | None) -> None:
@@ -33,8 +40,8 @@ def refuse_unfit(directory: Path, recipe: Recipe | None) -> None:
 
 def refuse_too_large(directory: Path, recipe: Recipe, place: Path, kept: int) -> None:
     """Raise DiskFull or OutOfMemory when a job certainly does not fit this machine: its files the
-    disk of ``place``, where ``kept`` bytes of them are already, its weights alone the RAM, or one
-    layer alone the accelerator's memory."""
+    disk of ``place``, where ``kept`` bytes of them are already, or one layer alone the RAM or the
+    accelerator's memory; ModelRefused when its weights would have to rest on disk and cannot."""
     model = meta_model(directory)
     dtype = compute_dtype(compute_device(), model.dtype)
     names = checkpoint_names(model, Shards(directory).tensors)
@@ -46,10 +53,12 @@ def refuse_too_large(directory: Path, recipe: Recipe, place: Path, kept: int) ->
             "some space, or choose another place."
         )
     there = room()
-    if sizes.weights > there.ram:
+    if must_rest_on_disk(sizes.weights, sizes.largest_layer):
+        refuse_not_one_by_one(model, names, directory)
+    if (searched := 3 * sizes.largest_layer) > there.ram:
         raise OutOfMemory(
-            f"The weights alone take {size(sizes.weights)} and this machine has {size(there.ram)} "
-            "of memory: run the job on a machine with more memory."
+            f"The search of one layer takes {size(searched)} and this machine has "
+            f"{size(there.ram)} of memory: run the job on a machine with more memory."
         )
     _, least = vram_of(sizes.weights, sizes.largest_layer)
     if there.accelerator is not None and least > there.accelerator:

@@ -45,6 +45,7 @@ from workers.engine.preflight.resources import (
     Sizes,
     disk_of,
     free_disk,
+    must_rest_on_disk,
     ram_of,
     rows_on_accelerator,
     sizes_in,
@@ -269,6 +270,12 @@ def _predict(
     document.free_disk_bytes = free_disk(place)
     there = room()
     document.memory_bytes, document.accelerator_bytes = there.ram, there.accelerator
+    if must_rest_on_disk(sizes.weights, sizes.largest_layer):
+        found.warnings.append(
+            f"This machine's {size(there.ram)} of memory do not hold the weights "
+            f"({size(sizes.weights)}): they rest on the disk of {place} meanwhile, each pass reads "
+            "them from there, and transformers does not reload the checkpoint."
+        )
     if document.ram_bytes > there.ram:
         found.warnings.append(
             f"The job needs about {size(document.ram_bytes)} of memory and this machine has "

@@ -138,15 +138,18 @@ def stored_bytes(model: PreTrainedModel) -> int:
 def ram_of(sizes: Sizes, rows: Lengths, on_cpu: bool) -> int:
     """The RAM of a job in bytes, ``on_cpu`` where no accelerator computes it.
 
-    The whole time: the model's weights, the libraries, and what is read and written. While it is
-    quantized, for every token the layer's input, its block's input and its block's output; the
-    attention masks; of the held-out rows, whose tokens are assumed, the original's last hidden
-    states and its routers' logits up to a quarter of a gigabyte, more going to a file; and on a CPU
-    the largest layer twice more for the grid, or eager attention's scores of the longest batch.
+    The whole time: the model's weights, or one layer's where they rest on disk, the libraries, and
+    what is read and written. While it is quantized, for every token the layer's input, its block's
+    input and its block's output; the attention masks; of the held-out rows, whose tokens are
+    assumed, the original's last hidden states and its routers' logits up to a quarter of a
+    gigabyte, more going to a file; and on a CPU the largest layer twice more for the grid, or eager
+    attention's scores of the longest batch.
     While it is evaluated instead, the hidden states and router logits of both models, and logits of
     a few hundred positions. Pages of files that are mapped are not counted: they are given back.
     """
-    always = sizes.weights + LIBRARIES_BYTES + SCRATCH_BYTES
+    resting = must_rest_on_disk(sizes.weights, sizes.largest_layer)
+    weights = sizes.largest_layer if resting else sizes.weights
+    always = weights + LIBRARIES_BYTES + SCRATCH_BYTES
     routing = rows.held_out * sizes.router_logits
     observed = rows.held_out * sizes.hidden_state + (0 if routing > IN_MEMORY_BYTES else routing)
     quantizing = 3 * rows.tokens * sizes.hidden_state + rows.masks * sizes.mask + observed
@@ -193,11 +196,24 @@ def resting_device(
     return device if held is None or whole <= held else torch.device("cpu")
 
 
+def must_rest_on_disk(weights: int, largest_layer: int) -> bool:
+    """Whether weights of so many bytes have to rest in a file: the accelerator does not hold them,
+    and RAM does not beside the largest layer's copies of the search and the libraries."""
+    there = room()
+    whole, _ = vram_of(weights, largest_layer)
+    if there.accelerator is not None and whole <= there.accelerator:
+        return False
+    return weights + 2 * largest_layer + LIBRARIES_BYTES > there.ram
+
+
 def disk_of(sizes: Sizes) -> int:
     """The disk of a job in bytes: the finished layers, and then the checkpoint that is made from
-    them; before it the router logits of both models, float16, where they are too many for RAM."""
+    them; before it the router logits of both models, float16, where they are too many for RAM; the
+    weights, where those are."""
     routing = HELD_OUT_TOKENS * sizes.router_logits
-    return sizes.packed + max(sizes.checkpoint, routing if routing > IN_MEMORY_BYTES else 0)
+    resting = sizes.weights if must_rest_on_disk(sizes.weights, sizes.largest_layer) else 0
+    written = max(sizes.checkpoint, routing if routing > IN_MEMORY_BYTES else 0)
+    return sizes.packed + written + resting
 
 
 def free_disk(place: Path) -> int:
