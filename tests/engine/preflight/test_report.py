@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -28,7 +29,12 @@ from workers.engine.preflight import refusals, report
 from workers.engine.preflight.lengths import Lengths
 from workers.engine.preflight.refusals import refuse_too_large
 from workers.engine.preflight.report import preflight
-from workers.engine.preflight.resources import ram_of, rows_on_accelerator, sizes_of
+from workers.engine.preflight.resources import (
+    LIBRARIES_BYTES,
+    ram_of,
+    rows_on_accelerator,
+    sizes_of,
+)
 from workers.engine.preflight.work import work_of
 from workers.engine.rows.batches import pack
 
@@ -174,6 +180,22 @@ def test_a_job_that_cannot_fit_is_refused_before_it_starts(
     with pytest.raises(OutOfMemory, match="more memory"):
         refuse_too_large(directory, recipe, tmp_path, kept=0)
     assert "more memory" in preflight(directory, recipe).errors[0]
+
+
+def test_weights_that_memory_does_not_hold_rest_on_disk(
+    saved: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory, recipe = saved("mixtral"), recipe_for(EXPERTS)
+    enough = preflight(directory, recipe)
+    memory = SimpleNamespace(total=LIBRARIES_BYTES)
+    monkeypatch.setattr("workers.engine.device.psutil.virtual_memory", lambda: memory)
+    small = preflight(directory, recipe)
+    assert small.ok
+    weights = sum(one.nbytes for one in meta_model(directory).state_dict().values())
+    assert small.disk_bytes - enough.disk_bytes == weights
+    assert 0 < enough.ram_bytes - small.ram_bytes < weights
+    assert any("they rest on the disk of" in warning for warning in small.warnings)
+    assert not any("rest on the disk" in warning for warning in enough.warnings)
 
 
 def test_work_grows_with_what_is_searched(saved: Callable[[str], Path]) -> None:
