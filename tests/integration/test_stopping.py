@@ -24,6 +24,8 @@ from tests.integration.server import calibrant, serving
 from tests.seed import queued_job
 
 DEADLINE_SECONDS = 120.0
+# A third of the starter set: still seconds in every layer, in which a job can be stopped.
+TOKEN_BUDGET = 20_000
 BROWSER = {"accept": "text/html", "sec-fetch-site": "same-origin"}
 
 
@@ -43,7 +45,8 @@ def wait_for(condition: Callable[[], bool]) -> None:
 def main_job(session: Session, settings: Settings) -> Job:
     """The demo's job, kept but not sent: the server sends what waits when it starts."""
     model = add_model(session, DEMO_MODEL)
-    saved = save_set(session, software_engineer())
+    small = software_engineer().model_copy(update={"token_budget": TOKEN_BUDGET})
+    saved = save_set(session, small)
     return queued_job(session, settings, saved, model)
 
 
