@@ -24,6 +24,12 @@ class Room:
     accelerator: int | None
 
 
+def holds(ram: int, weights: int) -> bool:
+    """Whether ``ram`` bytes hold weights of so many, with a quarter left for what is kept beside
+    them: of every token, and by transformers while it loads."""
+    return weights <= ram * 3 // 4
+
+
 def room() -> Room:
     """The memory of this machine, or of the container this process is in, whatever is in use of it
     now."""

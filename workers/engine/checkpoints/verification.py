@@ -26,7 +26,7 @@ from app.errors import CalibrantError, CheckpointRefused
 from app.formatting import size
 from app.jobs.spec import Problem, Verification
 from workers.engine.checkpoints.manifest import read_manifest
-from workers.engine.device import room
+from workers.engine.device import holds, room
 from workers.engine.formats.fp8_blocks import (
     FP8,
     STORED_SCALE,
@@ -133,7 +133,7 @@ class _Check:
     def why_not_reloaded(self) -> str | None:
         """Why transformers cannot load the checkpoint; None where it can."""
         weights = sum(one.nbytes for one in meta_model(self.source_directory).state_dict().values())
-        if weights > (ram := room().ram):
+        if not holds(ram := room().ram, weights):
             return f"it takes {size(weights)} there and this machine has {size(ram)} of memory"
         held = checkpoint_names(meta_model(self.source_directory), self.source.tensors).parameter_of
         names = [n for n in held if EXPERT_NUMBER.search(n) and n.endswith(".weight")]

@@ -273,8 +273,8 @@ def _predict(
     if must_rest_on_disk(sizes.weights, sizes.largest_layer):
         found.warnings.append(
             f"This machine's {size(there.ram)} of memory do not hold the weights "
-            f"({size(sizes.weights)}): they rest on the disk of {place} meanwhile, each pass reads "
-            "them from there, and transformers does not reload the checkpoint."
+            f"({size(sizes.weights)}) and what is kept beside them: they rest on the disk of "
+            f"{place} meanwhile, and each pass reads them from there."
         )
     if document.ram_bytes > there.ram:
         found.warnings.append(

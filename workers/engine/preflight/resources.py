@@ -11,7 +11,7 @@ import torch
 from transformers import PreTrainedModel
 
 from app.recipes.packed_size import packed_bytes
-from workers.engine.device import room
+from workers.engine.device import holds, room
 from workers.engine.formats.fp8_blocks import scale_name
 from workers.engine.formats.safetensors_files import Shards
 from workers.engine.models.architecture import layer_index, moe_layers
@@ -198,12 +198,12 @@ def resting_device(
 
 def must_rest_on_disk(weights: int, largest_layer: int) -> bool:
     """Whether weights of so many bytes have to rest in a file: the accelerator does not hold them,
-    and RAM does not beside the largest layer's copies of the search and the libraries."""
+    and RAM does not with the largest layer's copies of the search and the libraries."""
     there = room()
     whole, _ = vram_of(weights, largest_layer)
     if there.accelerator is not None and whole <= there.accelerator:
         return False
-    return weights + 2 * largest_layer + LIBRARIES_BYTES > there.ram
+    return not holds(there.ram, weights + 2 * largest_layer + LIBRARIES_BYTES)
 
 
 def disk_of(sizes: Sizes) -> int:
